@@ -1,0 +1,61 @@
+"""The matrix product, which every layer becomes in the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..errors import CompileError
+from ..graph import Builder, Node
+from ..op import Gradients, Op, register
+from ..types import TensorType
+
+
+@register
+class Matmul(Op):
+    """A matrix product in which leading axes are rows.
+
+    `a [..., K]` by `b [K, M]`, or `[M, K]` with transpose_b, gives `[..., M]`. With transpose_a all
+    leading axes are contracted: `a [..., I]` by `b [..., J]` gives `[I, J]`, which is how a weight
+    gradient sums over the batch. Gradient: two of the same.
+    """
+
+    attrs = {"transpose_a": False, "transpose_b": False}
+    examples = (
+        "matmul f32[N,5], f32[5,3]",
+        "matmul f32[N,5], f32[3,5] {transpose_b=True}",
+        "matmul f32[N,4,2,5], f32[5,3]",
+        "matmul f32[N,5], f32[N,3] {transpose_a=True}",
+        "matmul f32[N,4,2,5], f32[N,4,2,3] {transpose_a=True}",
+    )
+
+    def infer(
+        self, a: TensorType, b: TensorType, *, transpose_a: bool, transpose_b: bool
+    ) -> TensorType:
+        if transpose_a and transpose_b:
+            raise CompileError("matmul: transpose_a and transpose_b exclude each other")
+        if transpose_a:
+            fits, shape = a.shape[:-1] == b.shape[:-1], (a.shape[-1], b.shape[-1])
+        else:
+            k, m = (b.shape[1], b.shape[0]) if transpose_b else (b.shape[0], b.shape[-1])
+            fits, shape = b.rank == 2 and a.shape[-1] == k, (*a.shape[:-1], m)
+        if not fits or a.rank < 2 or a.dtype != b.dtype:
+            flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
+            raise CompileError(f"matmul: {a} and {b} do not fit with {flags}")
+        return TensorType(shape, a.dtype)
+
+    def evaluate(self, xp: Any, a: Any, b: Any, *, transpose_a: bool, transpose_b: bool) -> Any:
+        if transpose_a:
+            leading = math.prod(a.shape[:-1])
+            return a.reshape(leading, a.shape[-1]).T @ b.reshape(leading, b.shape[-1])
+        return np.matmul(a, b.T if transpose_b else b)
+
+    def gradient(self, b: Builder, node: Node, g: Node) -> Gradients:
+        x, y = node.inputs
+        if node.attrs["transpose_a"]:
+            return b.matmul(y, g, transpose_b=True), b.matmul(x, g)
+        if node.attrs["transpose_b"]:
+            return b.matmul(g, y), b.matmul(g, x, transpose_a=True)
+        return b.matmul(g, y, transpose_b=True), b.matmul(x, g, transpose_a=True)

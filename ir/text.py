@@ -1,0 +1,198 @@
+"""The text form of a graph: what `print(graph)` shows and `parse` reads back.
+
+    graph step(%x: f32[N,4], %0.weight: f32[3,4]) {
+      %0: f32[N,3] = matmul %x, %0.weight {transpose_b=True}  # 0.Linear
+      %1: f32[N,3] = fused %0 (%a: f32[N,3]) {  # 1.ReLU
+        %0: f32[N,3] = relu %a
+        return y=%0
+      }
+      return y=%1
+    }
+
+Grammar, a statement a line:
+
+    graph     = "graph" name block
+    block     = "(" [%name ":" type {"," %name ":" type}] ")" "{" {statement} return "}"
+    statement = %name ":" type "=" op [%name {"," %name}] [attrs] [block] ["#" loc]
+    attrs     = "{" key "=" literal {"," key "=" literal} "}"        literals of Python, N, inf, nan
+    return    = "return" name "=" %name {"," name "=" %name}
+
+Attributes that have their default value are left out. Names inside a nested block are its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .errors import CompileError
+from .graph import Builder, Graph, Node
+from .op import OPS
+from .types import N, TensorType, parse_type
+
+_TYPE = r"\([^()]*\)|\w+\[[^\]]*\]"
+_STATEMENT = re.compile(
+    rf"%(?P<name>[\w.]+): (?P<type>{_TYPE}) = (?P<op>\w+)(?P<args>(?:,? %[\w.]+)*)"
+    r"(?: \{(?P<attrs>[^{}]*)\})?(?: \((?P<block>.*)\) \{)?(?:  # (?P<loc>.*))?"
+)
+_NAMES = {"N": N, "inf": float("inf"), "nan": float("nan")}
+
+
+def print_graph(graph: Graph) -> str:
+    """The text of a graph; `parse` gives back a graph that prints the same."""
+    return f"graph {graph.name}{_print_block(graph, '')}"
+
+
+def parse(text: str) -> Graph:
+    """The graph that prints as `text`; CompileError names the line that is not understood."""
+    lines = _Lines(text)
+    header = lines.next()
+    match = re.fullmatch(r"graph ([\w.-]+)\((.*)\) \{", header)
+    if not match:
+        raise lines.error("'graph name(%x: f32[N,4]) {'")
+    graph = _parse_block(lines, match[1], match[2])
+    if lines.rest():
+        raise lines.error("the end of the text")
+    return graph
+
+
+def print_attr(value: Any) -> str:
+    """An attribute as a literal that the parser reads back."""
+    return repr(value)
+
+
+def _print_block(graph: Graph, indent: str) -> str:
+    names = {n: n.name for n in graph.inputs}
+    names.update({n: str(i) for i, n in enumerate(graph.nodes)})
+    inputs = ", ".join(f"%{n.name}: {n.type}" for n in graph.inputs)
+    lines = [f"({inputs}) {{"]
+    for node in graph.nodes:
+        lines.append(f"{indent}  {_print_statement(node, names, indent + '  ')}")
+    results = ", ".join(f"{key}=%{names[n]}" for key, n in graph.outputs.items())
+    return "\n".join([*lines, f"{indent}  return {results}", f"{indent}}}"])
+
+
+def _print_statement(node: Node, names: dict[Node, str], indent: str) -> str:
+    defaults = OPS[node.op].attrs
+    shown = {k: v for k, v in node.attrs.items() if repr(v) != repr(defaults[k])}
+    body = shown.pop("body", None)
+    text = f"%{names[node]}: {node.type} = {node.op}"
+    if node.inputs:
+        text += " " + ", ".join(f"%{names[x]}" for x in node.inputs)
+    if shown:
+        text += " {" + ", ".join(f"{k}={print_attr(v)}" for k, v in shown.items()) + "}"
+    loc = f"  # {node.loc}" if node.loc else ""
+    if body is None:
+        return text + loc
+    first, *rest = _print_block(body, indent).split("\n")
+    return "\n".join([f"{text} {first}{loc}", *rest])
+
+
+class _Lines:
+    """The lines of a text that are not empty, with the number of the last one read."""
+
+    def __init__(self, text: str) -> None:
+        numbered = enumerate(text.split("\n"), 1)
+        self._lines = [(i, line.strip()) for i, line in numbered if line.strip()]
+        self._at = -1
+
+    def next(self) -> str:
+        self._at += 1
+        if self._at == len(self._lines):
+            raise CompileError("IR text: ends inside a block, expected '}'")
+        return self._lines[self._at][1]
+
+    def rest(self) -> bool:
+        self._at += 1
+        return self._at < len(self._lines)
+
+    def error(self, expected: str) -> CompileError:
+        number, line = self._lines[self._at]
+        return CompileError(f"IR text, line {number}: got {line!r}, expected {expected}")
+
+
+def _parse_block(lines: _Lines, name: str, inputs: str) -> Graph:
+    b = Builder()
+    env = {}
+    for key, text in re.findall(rf"%([\w.]+): ({_TYPE})", inputs):
+        node_type = parse_type(text)
+        if not isinstance(node_type, TensorType):
+            raise lines.error("inputs that are tensors")
+        env[key] = b.input(key, node_type)
+    arguments = tuple(env.values())
+    order: dict[Node, None] = {}
+    while not (line := lines.next()).startswith("return "):
+        key, node = _parse_statement(lines, line, b, env)
+        env[key] = node
+        order[node] = None
+    outputs = dict(_parse_return(lines, line, env))
+    if lines.next() != "}":
+        raise lines.error("'}'")
+    graph = b.graph(name, arguments, outputs)
+    nodes = tuple(n for n in order if n in set(graph.nodes))
+    return Graph(name, arguments, nodes, graph.outputs)
+
+
+def _parse_statement(
+    lines: _Lines, line: str, b: Builder, env: dict[str, Node]
+) -> tuple[str, Node]:
+    match = _STATEMENT.fullmatch(line)
+    if not match:
+        raise lines.error("'%name: type = op %a, %b {key=value}'")
+    if match["op"] not in OPS:
+        raise lines.error(f"an op; {match['op']!r} is none")
+    inputs = [_lookup(lines, env, a) for a in re.findall(r"%([\w.]+)", match["args"])]
+    attrs = _parse_attrs(lines, match["attrs"] or "")
+    with b.at(match["loc"] or ""):
+        if match["block"] is not None:
+            attrs["body"] = _parse_block(lines, "body", match["block"])
+        try:
+            node = b.make(match["op"], inputs, attrs)
+        except (CompileError, TypeError) as error:
+            raise lines.error(f"a valid {match['op']}: {error}") from error
+    if node.type != parse_type(match["type"]):
+        raise lines.error(f"type {node.type}, which is what the op gives")
+    return match["name"], node
+
+
+def _parse_return(lines: _Lines, line: str, env: dict[str, Node]) -> Iterator[tuple[str, Node]]:
+    for part in line.removeprefix("return ").split(", "):
+        match = re.fullmatch(r"([\w.]+)=%([\w.]+)", part)
+        if not match:
+            raise lines.error("'return name=%value'")
+        yield match[1], _lookup(lines, env, match[2])
+
+
+def _lookup(lines: _Lines, env: dict[str, Node], name: str) -> Node:
+    if name not in env:
+        raise lines.error(f"a value made above; %{name} is none")
+    return env[name]
+
+
+def _parse_attrs(lines: _Lines, text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        return {k.arg: _literal(k.value) for k in call.keywords if k.arg}
+    except (SyntaxError, ValueError) as error:
+        raise lines.error("attributes written key=literal") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_literal(operand)
+        case ast.Tuple(elts=elements):
+            return tuple(_literal(e) for e in elements)
+    return ast.literal_eval(node)
+
+
+def numbered(nodes: Sequence[Node]) -> dict[Node, str]:
+    """The names under which nodes are printed, for messages: `%3`."""
+    return {n: f"%{i}" for i, n in enumerate(nodes)}
