@@ -1,0 +1,86 @@
+"""Groups of nodes that may become one: convex, so that no path leaves a group and comes back.
+
+Used by `fuse` (pointwise work into one sweep) and `tile` (steps into one loop over rows). A group
+is legal if contracting it leaves the graph without cycles, that is if no node outside lies both
+below and above it. Ancestors and descendants are kept as bit masks over the contracted graph, and
+follow every merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from graphlib import TopologicalSorter
+
+from ..ir import Graph, Node
+
+
+class Clusters:
+    """A partition of a graph's nodes, at first one each; `merge` joins two groups if that is legal.
+
+    Nodes for which `repeated` holds are in no group: each group that needs one makes it anew, from
+    what that is made of (`sources`).
+    """
+
+    def __init__(self, graph: Graph, repeated: Callable[[Node], bool]) -> None:
+        self.nodes, self._repeated = graph.nodes, repeated
+        self._bit = {n: 1 << i for i, n in enumerate(graph.nodes)}
+        self._free = sum(bit for n, bit in self._bit.items() if repeated(n))
+        self._group = {n: [n] for n in graph.nodes if not repeated(n)}
+        self._above = dict(self._bit)  # a node's ancestors and itself
+        self._below = dict(self._bit)
+        for n in graph.nodes:
+            for x in n.inputs:
+                self._above[n] |= self._above.get(x, 0)
+        self._ancestors = dict(self._above)  # as the graph has it; the other two follow merges
+        for n in reversed(graph.nodes):
+            for x in n.inputs:
+                if x in self._bit:
+                    self._below[x] |= self._below[n]
+
+    def sources(self, node: Node) -> Iterator[Node]:
+        """The operands of a node, seen through those that are made anew."""
+        for x in node.inputs:
+            if x in self._bit and self._repeated(x):
+                yield from self.sources(x)
+            else:
+                yield x
+
+    def depends(self, node: Node, on: Node) -> bool:
+        """Whether `node` needs `on`, directly or through others, in the graph itself."""
+        return bool(self._ancestors[node] & self._bit[on])
+
+    def merge(self, a: Node, b: Node, allowed: Callable[[list[Node]], bool]) -> bool:
+        """Joins the groups of a and b if the result is convex and `allowed`; whether it did."""
+        if self._group[a] is self._group[b]:
+            return True
+        union = self._group[a] + self._group[b]
+        inside, above, below = self._union(union)
+        if above & below & ~inside & ~self._free or not allowed(union):
+            return False
+        for n in union:
+            self._group[n] = union
+        for n, bit in self._bit.items():
+            if bit & below:
+                self._above[n] |= above
+            if bit & above:
+                self._below[n] |= below
+        return True
+
+    def groups(self) -> list[list[Node]]:
+        """The groups, each in execution order, sorted so that what is needed comes first."""
+        index = {n: i for i, n in enumerate(self.nodes)}
+        members = {id(g): sorted(g, key=index.__getitem__) for g in self._group.values()}
+        sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(members, ()))
+        for n in self._group:
+            for x in self.sources(n):
+                if x in self._group and self._group[x] is not self._group[n]:
+                    sorter.add(id(self._group[n]), id(self._group[x]))
+        return [members[key] for key in sorter.static_order()]
+
+    def _union(self, nodes: Sequence[Node]) -> tuple[int, int, int]:
+        inside = above = below = 0
+        for n in nodes:
+            inside |= self._bit[n]
+            above |= self._above[n]
+            below |= self._below[n]
+        return inside, above, below

@@ -1,0 +1,249 @@
+"""layout: images become NHWC, weights [kh,kw,C,O]; features behind a Flatten follow the channels.
+
+Every value may have, besides its logical form, one physical form: factor its axes, then permute
+them (`Layout`). Convolutions and pools fix the forms of what they touch; the forms spread through
+pointwise ops, reshapes and the features of matrix products until nothing changes. Then the graph is
+rebuilt: an op whose operands have physical forms works on those, and a transpose stands wherever a
+logical form is needed after all. Why it is correct: every op is rebuilt so that its physical result
+is the transpose of its logical one. The transposes of parameters go away in `pack`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..ir import OPS, Builder, Graph, Node
+from ..ir.ops.conv import TO_HWIO, TO_NHWC
+from ..ir.ops.shape import inverse
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A physical form: the value reshaped to `factored`, its axes then ordered by `perm`."""
+
+    factored: tuple
+    perm: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple:
+        """The shape of the physical form."""
+        return tuple(self.factored[p] for p in self.perm)
+
+    def axes(self, logical: tuple[int, ...]) -> tuple[int, ...]:
+        """Where the factored axes `logical` are in the physical form."""
+        return tuple(self.perm.index(a) for a in logical)
+
+    def with_rows(self, dim: object) -> Layout | None:
+        """The same features under another leading axis; None if the first axis is not leading."""
+        if self.perm[0] != 0:
+            return None
+        return Layout((dim, *self.factored[1:]), self.perm)
+
+
+_IMAGE_OPS = {  # the operands and results that are images; the weights are operand or result "w"
+    "conv2d": ("x", "w", "y"),
+    "conv2d_input_grad": ("x", "w", "y"),
+    "conv2d_weight_grad": ("x", "x", "w"),
+    "max_pool2d": ("x", ""),
+    "max_unpool2d": ("x", "x", "y"),
+}
+
+
+def layout(graph: Graph) -> Graph:
+    """The graph with convolutions and pools, and what hangs on them, in NHWC."""
+    layouts = assign(graph)
+    return _Rebuild(graph, layouts).graph() if layouts else graph
+
+
+def assign(graph: Graph) -> dict[Node, Layout]:
+    """The physical form of each value that has one."""
+    found: dict[Node, Layout] = {}
+    for node in graph.nodes:
+        roles = _IMAGE_OPS.get(node.op, ())
+        for value, role in zip((*node.inputs, node), roles, strict=False):
+            if role:
+                perm = TO_HWIO if role == "w" else TO_NHWC
+                found.setdefault(value, Layout(value.shape, perm))
+        if node.op == "item" and node.inputs[0].op == "max_pool2d":
+            found.setdefault(node, Layout(node.shape, TO_NHWC))
+    while found and _spread_all(found, graph):
+        pass
+    return found
+
+
+def _spread_all(found: dict[Node, Layout], graph: Graph) -> bool:
+    changed = [_spread(found, n) for n in (*graph.nodes, *reversed(graph.nodes))]
+    return any(changed)
+
+
+def _spread(found: dict[Node, Layout], node: Node) -> bool:
+    """Hands forms across `node` in both directions; whether anything was new."""
+    changed = False
+    for x, y, convert in _ties(node):
+        for a, b in ((x, y), (y, x)):
+            if a in found and b not in found and (form := convert(found[a], b)):
+                found[b] = form
+                changed = True
+    return changed
+
+
+_Convert = Callable[[Layout, Node], Layout | None]
+
+
+def _ties(node: Node) -> Iterator[tuple[Node, Node, _Convert]]:
+    """Pairs of values around `node` whose forms should agree, and how one form gives the other."""
+    if OPS[node.op].pointwise:
+        for x in node.inputs:
+            yield x, node, _if_refined
+    elif node.op == "reshape":
+        yield node.inputs[0], node, _if_refined
+    elif node.op == "matmul" and (pair := _feature_pair(node)):
+        yield *pair, _with_own_rows
+
+
+def _feature_pair(node: Node) -> tuple[Node, Node] | None:
+    """The two of operands and result whose last axes are the same features, if all are matrices."""
+    a, b = node.inputs
+    if any(len(v.shape) != 2 for v in (a, b, node)):
+        return None
+    return (a, b) if node.attrs["transpose_b"] else (b, node)
+
+
+def _if_refined(form: Layout, value: Node) -> Layout | None:
+    return form if refines(form.factored, value.shape) else None
+
+
+def _with_own_rows(form: Layout, value: Node) -> Layout | None:
+    moved = form.with_rows(value.shape[0])
+    return moved if moved and refines(moved.factored, value.shape) else None
+
+
+def refines(factored: tuple, shape: tuple) -> bool:
+    """Whether each dimension of `shape` is the product of a run of `factored`."""
+    rest = list(factored)
+    for dim in shape:
+        if not rest:
+            return False
+        run = rest.pop(0)
+        while run != dim and isinstance(run, int) and rest and isinstance(rest[0], int):
+            run *= rest.pop(0)
+        if run != dim:
+            return False
+    return all(d == 1 for d in rest)
+
+
+class _Rebuild:
+    """Rebuilds a graph, holding for each value the logical form, the physical form, or both."""
+
+    def __init__(self, graph: Graph, layouts: dict[Node, Layout]) -> None:
+        self.source, self.layouts, self.b = graph, layouts, Builder()
+        self.logical_of: dict[Node, Node] = {n: self.b.clone(n, ()) for n in graph.inputs}
+        self.physical_of: dict[Node, Node] = {}
+
+    def graph(self) -> Graph:
+        for node in self.source.nodes:
+            with self.b.at(node.loc):
+                self._rebuild(node)
+        inputs = [self.logical_of[n] for n in self.source.inputs]
+        outputs = {name: self.logical(n) for name, n in self.source.outputs.items()}
+        return self.b.graph(self.source.name, inputs, outputs)
+
+    def logical(self, node: Node) -> Node:
+        """The value as the source graph has it."""
+        if node not in self.logical_of:
+            form = self.layouts[node]
+            back = self._transpose(self.physical_of[node], inverse(form.perm))
+            self.logical_of[node] = self._reshape(back, node.shape)
+        return self.logical_of[node]
+
+    def physical(self, node: Node, form: Layout) -> Node:
+        """The value in physical form `form`."""
+        if node in self.physical_of and self.layouts[node] == form:
+            return self.physical_of[node]
+        made = self._transpose(self._reshape(self.logical(node), form.factored), form.perm)
+        if self.layouts.get(node) == form:
+            self.physical_of[node] = made
+        return made
+
+    def _rebuild(self, node: Node) -> None:
+        form = self.layouts.get(node)
+        made = self._in_form(node, form) if form else self._over_forms(node)
+        if made is not None and form:
+            self.physical_of[node] = made
+        else:
+            made = made or self.b.clone(node, [self.logical(x) for x in node.inputs])
+            self.logical_of[node] = made
+
+    def _in_form(self, node: Node, form: Layout) -> Node | None:
+        """The physical form of `node`, or None where only the logical one can be made."""
+        b, attrs = self.b, node.attrs
+        if node.op in _IMAGE_OPS:
+            return b.make(node.op, self._images(node), {**attrs, "layout": "NHWC"})
+        if OPS[node.op].pointwise:
+            return b.make(node.op, [self.physical(x, form) for x in node.inputs], attrs)
+        match node.op:
+            case "item":
+                return b.item(self.logical_of[node.inputs[0]], index=attrs["index"])
+            case "reshape":
+                return self.physical(node.inputs[0], form)
+            case "full":
+                return b.full(**{**attrs, "shape": form.shape})
+            case "dropout_mask" if attrs["perm"] is None:
+                operands = [self.logical(x) for x in node.inputs]
+                return b.dropout_mask(
+                    *operands, **{**attrs, "shape": form.shape, "perm": form.perm}
+                )
+            case "broadcast" if not attrs["axes"] or form.factored == node.shape:
+                axes = form.axes(attrs["axes"])
+                if list(axes) == sorted(axes):
+                    return b.broadcast(self.logical(node.inputs[0]), shape=form.shape, axes=axes)
+            case "matmul" if self._shared_features(node) and node in self._shared_features(node):
+                return self._reshape(self._product(node), form.shape)
+        return None
+
+    def _over_forms(self, node: Node) -> Node | None:
+        """The logical form of `node` made from physical operands, where that is a gain."""
+        b, x = self.b, node.inputs[0] if node.inputs else None
+        form = self.layouts.get(x) if x else None
+        if node.op in _IMAGE_OPS:
+            return b.make(node.op, self._images(node), {**node.attrs, "layout": "NHWC"})
+        if node.op == "matmul" and self._shared_features(node):
+            return self._product(node)
+        if node.op == "sum" and x is not None and form and form.factored == x.shape:
+            axes = node.attrs["axes"]
+            kept = form.axes(tuple(a for a in range(len(x.shape)) if a not in axes))
+            if list(kept) == sorted(kept):
+                return b.sum(self.physical(x, form), axes=tuple(sorted(form.axes(axes))))
+        return None
+
+    def _images(self, node: Node) -> list[Node]:
+        """The operands of a convolution or pool in the forms that "NHWC" asks for."""
+        roles = zip(node.inputs, _IMAGE_OPS[node.op], strict=False)
+        perms = [(x, TO_HWIO if role == "w" else TO_NHWC) for x, role in roles]
+        return [self.physical(x, Layout(x.shape, perm)) for x, perm in perms]
+
+    def _shared_features(self, node: Node) -> tuple[Node, ...]:
+        """The two of operands and result of a product that share features in one physical order."""
+        pair = _feature_pair(node)
+        if not pair or not all(v in self.layouts for v in pair):
+            return ()
+        one, other = (self.layouts[v].with_rows(0) for v in pair)
+        return pair if one and one == other else ()
+
+    def _product(self, node: Node) -> Node:
+        """A product over, or resulting in, features in their physical order."""
+        pair = self._shared_features(node)
+        operands = [
+            self._reshape(self.physical(x, self.layouts[x]), x.shape)
+            if x in pair
+            else self.logical(x)
+            for x in node.inputs
+        ]
+        return self.b.make("matmul", operands, node.attrs)
+
+    def _transpose(self, x: Node, perm: tuple[int, ...]) -> Node:
+        return x if perm == tuple(range(len(perm))) else self.b.transpose(x, perm=perm)
+
+    def _reshape(self, x: Node, shape: tuple) -> Node:
+        return x if x.shape == shape else self.b.reshape(x, shape=shape)

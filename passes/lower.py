@@ -1,0 +1,179 @@
+"""lower: convolutions become matrix products, softmax its parts; afterwards every op has a kernel.
+
+A convolution is written as `im2col` (one product over patches) or `shift` (one accumulating product
+per kernel tap over shifted views of a bordered plane). With x padded, w [kh,kw,C,O] and flip(w) the
+weights turned by half a turn with C and O exchanged:
+
+    forward          y  = im2col(x) @ w                    y  = shift(x, w)
+    weight gradient  dw = im2col(x)^T @ dy                 dw = shift_weight_grad(x, dy)
+    input gradient   dx = im2col(pad(dy)) @ flip(w)        dx = shift(pad(dy), flip(w))
+                     dx = col2im(dy @ w^T), stride > 1
+
+All are the same sums in another order. `choose_form` decides, for each convolution and direction.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from ..ir import Builder, Graph, Node
+from ..ir.ops.reduce import spread
+from .rewrite import rewrite
+from .target import Target
+
+Pair = tuple[int, int]
+
+
+def lower(graph: Graph, target: Target) -> Graph:
+    """The graph in terms of ops that the runtimes have kernels for."""
+    rules = {
+        "conv2d": (partial(lower_conv2d, target),),
+        "conv2d_input_grad": (partial(lower_input_grad, target),),
+        "conv2d_weight_grad": (partial(lower_weight_grad, target),),
+        "max_pool2d": (pad_pool,),
+        "max_unpool2d": (crop_unpool,),
+        "softmax": (expand_softmax,),
+        "log_softmax": (expand_log_softmax,),
+        "im2col": (no_patches,),
+        "pad": (no_padding,),
+        "slice": (whole_slice,),
+    }
+    return rewrite(graph, rules)
+
+
+def choose_form(target: Target, stride: Pair, kernel: Pair, plane: Pair, c: int, o: int) -> str:
+    """ "im2col" or "shift", whichever is estimated to be faster per image.
+
+    im2col: one product with inner dimension kh*kw*c, and its patches written and read once.
+    shift: kh*kw products with inner dimension c over the bordered plane, each of which reads and
+    writes the result. Only at stride 1, where a shifted view is contiguous.
+    """
+    if target.conv_form:
+        return target.conv_form if stride == (1, 1) else "im2col"
+    if stride != (1, 1) or kernel == (1, 1):
+        return "im2col"
+    taps, (h, w) = math.prod(kernel), plane
+    ho, wo = h - kernel[0] + 1, w - kernel[1] + 1
+    flops = 2.0 * taps * c * o
+    im2col = ho * wo * (flops / _rate(target, taps * c) + 8.0 * taps * c / target.copy_bytes)
+    shift = h * w * (flops / _rate(target, c) + 8.0 * taps * o / (4 * target.copy_bytes))
+    return "im2col" if im2col <= shift else "shift"
+
+
+def _rate(target: Target, inner: int) -> float:
+    return target.gemm_flops * inner / (inner + target.narrow)
+
+
+def lower_conv2d(target: Target, b: Builder, node: Node) -> Node:
+    """`conv2d(x, w) -> im2col(pad(x)) @ w` or `shift_matmul(pad(x), w)`."""
+    x, w = node.inputs
+    kh, kw, c, o = w.shape
+    bordered = _border(b, x, *node.attrs["padding"])
+    form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
+    if form == "shift":
+        return b.shift_matmul(bordered, w)
+    patches = b.im2col(bordered, kernel=(kh, kw), stride=node.attrs["stride"])
+    return b.matmul(patches, b.reshape(w, shape=(kh * kw * c, o)))
+
+
+def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node:
+    """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, or the shifted products.
+
+    For `shift`, dy is put into planes as wide as x's, so that both shift along one another.
+    """
+    x, dy = node.inputs
+    kernel = node.attrs["kernel"]
+    c, o = x.shape[3], dy.shape[3]
+    bordered = _border(b, x, *node.attrs["padding"])
+    form = choose_form(target, node.attrs["stride"], kernel, bordered.shape[1:3], c, o)
+    if form == "shift":
+        wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
+        return b.shift_matmul_weight_grad(bordered, wide, kernel=kernel)
+    patches = b.im2col(bordered, kernel=kernel, stride=node.attrs["stride"])
+    return b.reshape(b.matmul(patches, dy, transpose_a=True), shape=node.shape)
+
+
+def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
+    """`conv2d_input_grad(dy, w) -> conv2d(border(dy), flip(w))` in either form, at stride 1.
+
+    The border is kernel-1-padding wide. Where it would be negative, or the stride is more than 1,
+    `-> crop(col2im(dy @ w^T))`: patches of gradients, added back where im2col would take them.
+    """
+    dy, w = node.inputs
+    (kh, kw, c, o), (p, q) = w.shape, node.attrs["padding"]
+    if node.attrs["stride"] != (1, 1) or p >= kh or q >= kw:
+        return _scatter_input_grad(b, node)
+    bordered = _border(b, dy, kh - 1 - p, kw - 1 - q)
+    turned = b.transpose(b.reverse(w, axes=(0, 1)), perm=(0, 1, 3, 2))
+    form = choose_form(target, (1, 1), (kh, kw), bordered.shape[1:3], o, c)
+    if form == "shift":
+        return b.shift_matmul(bordered, turned)
+    patches = b.im2col(bordered, kernel=(kh, kw))
+    return b.matmul(patches, b.reshape(turned, shape=(kh * kw * o, c)))
+
+
+def _scatter_input_grad(b: Builder, node: Node) -> Node:
+    dy, w = node.inputs
+    (kh, kw, c, o), (p, q), (h, width) = w.shape, node.attrs["padding"], node.attrs["size"]
+    patches = b.matmul(dy, b.reshape(w, shape=(kh * kw * c, o)), transpose_b=True)
+    size = (h + 2 * p, width + 2 * q)
+    bordered = b.col2im(patches, kernel=(kh, kw), stride=node.attrs["stride"], size=size)
+    return b.slice(bordered, start=(0, p, q, 0), size=node.shape)
+
+
+def pad_pool(b: Builder, node: Node) -> Node | None:
+    """`max_pool2d(x) {padding} -> max_pool2d(pad(x, -inf))`."""
+    (x,), (p, q) = node.inputs, node.attrs["padding"]
+    if (p, q) == (0, 0):
+        return None
+    bordered = b.pad(x, low=(0, p, q, 0), high=(0, p, q, 0), value=-math.inf)
+    return b.max_pool2d(bordered, **{**node.attrs, "padding": (0, 0)})
+
+
+def crop_unpool(b: Builder, node: Node) -> Node | None:
+    """`max_unpool2d(g, winner) {padding} -> slice(max_unpool2d(g, winner))`."""
+    (p, q), (h, w) = node.attrs["padding"], node.attrs["size"]
+    if (p, q) == (0, 0):
+        return None
+    attrs = {**node.attrs, "padding": (0, 0), "size": (h + 2 * p, w + 2 * q)}
+    return b.slice(b.max_unpool2d(*node.inputs, **attrs), start=(0, p, q, 0), size=node.shape)
+
+
+def expand_softmax(b: Builder, node: Node) -> Node:
+    """`softmax(x) -> exp(x - max) / sum(exp(x - max))`."""
+    (x,), axes = node.inputs, (node.attrs["axis"],)
+    e = b.exp(_shifted(b, x, axes))
+    return b.div(e, spread(b, b.sum(e, axes=axes), x, axes))
+
+
+def expand_log_softmax(b: Builder, node: Node) -> Node:
+    """`log_softmax(x) -> (x - max) - log(sum(exp(x - max)))`."""
+    (x,), axes = node.inputs, (node.attrs["axis"],)
+    shifted = _shifted(b, x, axes)
+    total = b.log(b.sum(b.exp(shifted), axes=axes))
+    return b.sub(shifted, spread(b, total, x, axes))
+
+
+def no_patches(b: Builder, node: Node) -> Node | None:
+    """`im2col(x) -> x` for a kernel of 1 x 1 at stride 1."""
+    one = node.attrs["kernel"] == node.attrs["stride"] == (1, 1)
+    return node.inputs[0] if one else None
+
+
+def no_padding(b: Builder, node: Node) -> Node | None:
+    """`pad(x) -> x` where it adds nothing."""
+    return None if any((*node.attrs["low"], *node.attrs["high"])) else node.inputs[0]
+
+
+def whole_slice(b: Builder, node: Node) -> Node | None:
+    """`slice(x) -> x` where it takes all of it."""
+    return node.inputs[0] if node.shape == node.inputs[0].shape else None
+
+
+def _shifted(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
+    return b.sub(x, spread(b, b.max(x, axes=axes), x, axes))
+
+
+def _border(b: Builder, x: Node, p: int, q: int) -> Node:
+    return b.pad(x, low=(0, p, q, 0), high=(0, p, q, 0)) if p or q else x

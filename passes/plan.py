@@ -1,0 +1,252 @@
+"""plan: every value gets a place in one arena, and every step its operands.
+
+Graph -> Plan, in three strokes. First the graph is walked in execution order, and each value gets a
+buffer of its own that lives from the step that makes it to the last that reads it; `reshape` and
+`item` only give a value another name. Then buffers are shared: the next value of a parameter is
+written over the present one (donation), and a pointwise step writes over an operand that dies with
+it. At last the buffers get offsets such that no two alive at the same time overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..ir import Graph, Node, TensorType
+from ..ir.graph import result_types
+from .memory import Buffer, allocate, lower_bound
+from .order import VIEWS
+
+
+class Kernels(Protocol):
+    """What the planner asks of a runtime."""
+
+    def scratch(self, node: Node, rows: int) -> int:
+        """Bytes of scratch that a node's kernel needs for `rows` rows."""
+
+    def in_place(self, node: Node, operand: int, result: int) -> bool:
+        """Whether a node's kernel may write that result over that operand, which dies with it."""
+
+
+@dataclass(eq=False)
+class Value:
+    """A result: an array of `type` at the start of `buffer`.
+
+    `tiled` says that the buffer holds one tile of rows, not the whole batch.
+    """
+
+    type: TensorType
+    buffer: Buffer
+    tiled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel call: `node` on `operands` into `results` at `time`, with a scratch buffer."""
+
+    node: Node
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+    scratch: Buffer | None
+    time: int
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """The steps of a region, run `tile` rows at a time."""
+
+    tile: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A program: what runs, in order, and where everything is.
+
+    `inputs` and `outputs` say where values are, by name. `moves` names the outputs that replace an
+    input but could not be written in place: they are copied there after the last step.
+    """
+
+    graph: Graph
+    rows: int  # the largest batch
+    parts: tuple[Step | Loop, ...]
+    buffers: tuple[Buffer, ...]
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+    moves: tuple[str, ...]
+    arena_bytes: int
+
+    @property
+    def bound_bytes(self) -> int:
+        """The most bytes that are ever live at once: no arena can be smaller."""
+        return lower_bound(self.buffers)[0]
+
+    def steps(self) -> Iterator[Step]:
+        """All steps, those of loops included, in order."""
+        for part in self.parts:
+            yield from part.steps if isinstance(part, Loop) else (part,)
+
+    def report(self) -> str:
+        """The arena, its lower bound, and what is live at the peak, from which layer and why."""
+        from .report import plan_report  # the report reads plans
+
+        return plan_report(self)
+
+
+def plan(graph: Graph, rows: int, stored: frozenset[str], kernels: Kernels) -> Plan:
+    """The plan of an ordered graph for batches of up to `rows` rows.
+
+    `stored` names the inputs that live in the model's buffer; `kernels` are those of the runtime.
+    """
+    walk = _Walk(graph, rows, stored, kernels)
+    steps = [s for part in walk.parts for s in (part.steps if isinstance(part, Loop) else (part,))]
+    moves = _donate(walk, steps, kernels)
+    for step in steps:
+        _reuse_dying(walk.values, step, kernels)
+    live = {id(v.buffer): v.buffer for v in walk.values}
+    live.update((id(s.scratch), s.scratch) for s in steps if s.scratch)
+    buffers = tuple(live.values())
+    arena = allocate(buffers)
+    return Plan(graph, rows, tuple(walk.parts), buffers, walk.inputs, walk.outputs, moves, arena)
+
+
+class _Walk:
+    """The first stroke: steps, and a buffer of its own for each value, with its lifetime."""
+
+    def __init__(self, graph: Graph, rows: int, stored: frozenset[str], kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.clock = 0  # inputs are there at 0; the first step is 1
+        self.values: list[Value] = []
+        where: dict[Node, tuple[Value, ...]] = {}
+        for n in graph.inputs:
+            where[n] = (self._value(n.tensor, f"%{n.name}", n.loc, rows),)
+            where[n][0].buffer.outer = n.name if n.name in stored else None
+        self.clock = 1
+        self.parts = list(self._parts(graph, where, rows))
+        self.inputs = {n.name: where[n][0] for n in graph.inputs}
+        self.outputs = {name: where[n][0] for name, n in graph.outputs.items()}
+        for value in self.outputs.values():
+            value.buffer.used_at(self.clock)
+
+    def _parts(
+        self, graph: Graph, where: dict[Node, tuple[Value, ...]], rows: int
+    ) -> Iterator[Step | Loop]:
+        for node in graph.nodes:
+            if node.op in VIEWS:
+                where[node] = self._alias(node, where)
+            elif node.op == "region":
+                yield self._loop(node, where, rows)
+            else:
+                results = self._results(node, rows, tiled=False)
+                yield self._step(node, where, results, rows)
+
+    def _loop(self, region: Node, where: dict[Node, tuple[Value, ...]], rows: int) -> Loop:
+        """A region. What it reads or makes for the whole batch is alive all through it."""
+        tile, body, begin = region.attrs["tile"], region.attrs["body"], self.clock
+        inner = {n: where[x] for n, x in zip(body.inputs, region.inputs, strict=True)}
+        makers = dict.fromkeys(_maker(n) for n in body.outputs.values())
+        made = {n: self._results(n, rows, tiled=False) for n in makers if n.op != "input"}
+        steps = []
+        for node in body.nodes:
+            if node.op in VIEWS:
+                inner[node] = self._alias(node, inner)
+            else:
+                results = made.get(node) or self._results(node, tile, tiled=True)
+                steps.append(self._step(node, inner, results, tile))
+        where[region] = tuple(inner[n][0] for n in body.outputs.values())
+        outer = [v for x in region.inputs for v in where[x]]
+        for value in (*outer, *(v for results in made.values() for v in results)):
+            value.buffer.start = min(value.buffer.start, begin)
+            value.buffer.used_at(self.clock - 1)
+        return Loop(tile, tuple(steps))
+
+    def _step(
+        self,
+        node: Node,
+        where: dict[Node, tuple[Value, ...]],
+        results: tuple[Value, ...],
+        rows: int,
+    ) -> Step:
+        operands = tuple(v for x in node.inputs for v in where[x])
+        for value in (*operands, *results):
+            value.buffer.used_at(self.clock)
+        where[node] = results
+        nbytes = self.kernels.scratch(node, rows)
+        room = Buffer(nbytes, self.clock, self.clock, "scratch", node.loc) if nbytes else None
+        self.clock += 1
+        return Step(node, operands, results, room, self.clock - 1)
+
+    def _results(self, node: Node, rows: int, tiled: bool) -> tuple[Value, ...]:
+        types = result_types(node)
+        return tuple(self._value(t, node.op, node.loc, rows, tiled and t.per_row) for t in types)
+
+    def _value(self, t: TensorType, label: str, loc: str, rows: int, tiled: bool = False) -> Value:
+        value = Value(t, Buffer(t.nbytes(rows), self.clock, self.clock, label, loc), tiled)
+        self.values.append(value)
+        return value
+
+    def _alias(self, node: Node, where: dict[Node, tuple[Value, ...]]) -> tuple[Value, ...]:
+        source = where[node.inputs[0]][node.attrs.get("index", 0)]
+        value = Value(node.tensor, source.buffer, source.tiled)
+        self.values.append(value)
+        return (value,)
+
+
+def _maker(node: Node) -> Node:
+    """The node that computes a value, which may carry another name."""
+    while node.op in VIEWS:
+        node = node.inputs[0]
+    return node
+
+
+def _donate(walk: _Walk, steps: list[Step], kernels: Kernels) -> tuple[str, ...]:
+    """Lets next values be written over present ones; the names for which that is not possible.
+
+    It is if the step that makes the next value comes after every reader of the present one, or is
+    the last of them and pointwise.
+    """
+    makers = {id(v.buffer): (s, i) for s in steps for i, v in enumerate(s.results)}
+    moves = []
+    for name, new in walk.outputs.items():
+        old = walk.inputs.get(name)
+        if old is None or old.buffer is new.buffer:
+            continue
+        maker, index = makers.get(id(new.buffer), (None, 0))
+        free = maker is not None and new.buffer.outer is None
+        if free and _may_overwrite(maker, index, old.buffer, kernels):
+            _share(walk.values, new.buffer, old.buffer)
+        else:
+            moves.append(name)
+    return tuple(moves)
+
+
+def _reuse_dying(values: list[Value], step: Step, kernels: Kernels) -> None:
+    """Lets a step write over an operand of the same type that is never read again."""
+    for index, result in enumerate(step.results):
+        if result.buffer.outer is not None or result.buffer.start != step.time:
+            continue
+        for x in step.operands:
+            same = x.type == result.type and x.tiled == result.tiled
+            dying = x.buffer.end == step.time and x.buffer.outer is None
+            if same and dying and _may_overwrite(step, index, x.buffer, kernels):
+                x.buffer.end = result.buffer.end
+                _share(values, result.buffer, x.buffer)
+                break
+
+
+def _may_overwrite(step: Step, index: int, old: Buffer, kernels: Kernels) -> bool:
+    """Whether a result may be written where `old` is, because nothing will read that."""
+    if old.end < step.results[index].buffer.start:
+        return True
+    reads = [i for i, x in enumerate(step.operands) if x.buffer is old]
+    whole = all(step.operands[i].type == step.results[index].type for i in reads)
+    only = old.end == step.time == step.results[index].buffer.start
+    return only and whole and all(kernels.in_place(step.node, i, index) for i in reads)
+
+
+def _share(values: list[Value], old: Buffer, new: Buffer) -> None:
+    """Makes every value in buffer `old` be in buffer `new`."""
+    for value in values:
+        if value.buffer is old:
+            value.buffer = new

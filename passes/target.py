@@ -1,0 +1,25 @@
+"""What a program is compiled for: what the choice of forms needs to know of machine and BLAS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMS = ("im2col", "shift")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine as the cost model sees it; `conv_form` overrides the model's choice.
+
+    The figures are orders of magnitude, good enough to rank forms: a pure choice must not depend on
+    what else the machine was doing. cache_bytes is what a tile's working set should fit in.
+    """
+
+    conv_form: str | None = None  # "im2col", "shift", or None to choose
+    cache_bytes: int = 1 << 20  # a core's L2
+    gemm_flops: float = 120e9  # what sgemm reaches on good shapes, FLOP/s
+    copy_bytes: float = 30e9  # what a strided NumPy copy reaches, bytes written a second
+    narrow: int = 24  # a product's inner dimension at which sgemm reaches half of gemm_flops
+
+
+CPU = Target()

@@ -1,0 +1,80 @@
+"""tile: steps on images become regions, loops that run a few rows through all of them at a time.
+
+In a network each row of the batch depends on its own row only, until something sums over the batch.
+So a run of such steps can do a few images from the first step to the last before it takes the next:
+patches and activations stay in cache. Why it is correct: rows are independent, and sums over the
+batch (weight gradients) accumulate tile by tile; nothing inside a region reads such a sum. Patches
+that forward and backward both need are made again in each region: a copy in cache costs less than
+patches of the whole batch in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..ir import Graph, Node
+from ..ir.graph import result_types
+from .clusters import Clusters
+from .outline import outline
+from .target import Target
+
+REMADE = ("im2col", "pad")  # copies of a value that is kept anyway
+
+
+def tile(graph: Graph, rows: int, target: Target) -> Graph:
+    """The graph with regions, where a batch of `rows` rows does not fit the cache."""
+    clusters = Clusters(graph, remade)
+    for node in graph.nodes:
+        if node.op == "item":
+            clusters.merge(node.inputs[0], node, lambda group: True)
+    for node in graph.nodes:
+        for x in () if remade(node) else clusters.sources(node):
+            if _on_images(x) and _on_images(node):
+                clusters.merge(x, node, lambda group: _rows_independent(clusters, group))
+
+    def region(group: list[Node]) -> tuple[str, Mapping[str, Any]] | None:
+        size = tile_rows(group, rows, target)
+        return ("region", {"tile": size}) if size < rows and _on_images(group[0]) else None
+
+    return outline(graph, clusters.groups(), region, remade)
+
+
+def tile_rows(group: Sequence[Node], rows: int, target: Target) -> int:
+    """How many rows go through a group together: as many as the cache holds, in equal tiles."""
+    widest = max(_row_bytes(n) for n in group)
+    fitting = max(1, target.cache_bytes // max(1, widest))
+    tiles = -(-rows // min(rows, fitting))
+    return -(-rows // tiles)
+
+
+def sums_rows(node: Node) -> bool:
+    """Whether a node sums over the rows of the batch: what accumulates over the tiles."""
+    return any(_per_row(x) for x in node.inputs) and not _per_row(node)
+
+
+def _rows_independent(clusters: Clusters, group: list[Node]) -> bool:
+    sums = [n for n in group if sums_rows(n)]
+    return not any(n is not s and clusters.depends(n, s) for s in sums for n in group)
+
+
+def _on_images(node: Node) -> bool:
+    """Whether a node works on values of three dimensions or more; patches are looked through."""
+    values = (*node.inputs, node)
+    ranks = [t.rank for v in values for t in result_types(v) if t.per_row]
+    return bool(ranks) and max(ranks) > 2 and not remade(node) and node.op != "input"
+
+
+def remade(node: Node) -> bool:
+    """Whether a node is a copy that each region makes for itself."""
+    return node.op in REMADE and _per_row(node)
+
+
+def _row_bytes(node: Node) -> int:
+    """Bytes a row of what a step reads and writes."""
+    values = (*node.inputs, node)
+    return sum(t.nbytes(1) for v in values for t in result_types(v) if t.per_row)
+
+
+def _per_row(node: Node) -> bool:
+    return any(t.per_row for t in result_types(node))
