@@ -1,0 +1,1 @@
+"""How a plan runs: `reference` interprets, `blas` calls BLAS and NumPy. Imports ir, passes."""

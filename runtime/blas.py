@@ -1,0 +1,121 @@
+"""The blas runtime: a plan as a list of prebound calls on views of one arena.
+
+Binding a program to a number of rows resolves every step to BLAS routines and ufuncs with their
+arguments in place. Running it is a loop over that list: no shapes, no allocation, no dispatch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..passes.memory import ALIGN, Buffer
+from ..passes.plan import Plan, Step, Value
+from .binding import Binding, Call
+from .kernels import KERNELS
+
+BOUND_KEPT = 8  # numbers of rows a program stays bound to: a full batch, ragged ones, a few more
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A program bound to one number of rows: its calls, and where inputs and outputs are."""
+
+    calls: tuple[tuple[Step | None, tuple[Call, ...]], ...]
+    flat: tuple[Call, ...]
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+class BlasProgram:
+    """A plan, runnable on batches of 1 to `plan.rows` rows.
+
+    `outer` has the model's arrays by name, in the form in which they are stored: they are updated
+    in place. `arena` is at least plan.arena_bytes long, and its contents before a run never matter.
+    """
+
+    def __init__(self, plan: Plan, outer: Mapping[str, np.ndarray], arena: np.ndarray) -> None:
+        assert arena.nbytes >= plan.arena_bytes and arena.ctypes.data % ALIGN == 0
+        self.plan, self.outer, self.arena = plan, outer, arena
+        self._bound: OrderedDict[int, Bound] = OrderedDict()
+
+    def bind(self, rows: int) -> Bound:
+        """The program for `rows` rows, bound now or before."""
+        if rows not in self._bound:
+            self._bound[rows] = self._bind(rows)
+            if len(self._bound) > BOUND_KEPT:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(rows)
+        return self._bound[rows]
+
+    def run(self, rows: int) -> Mapping[str, np.ndarray]:
+        """Runs on what is in `bind(rows).inputs`; the outputs, as views of the arena."""
+        bound = self.bind(rows)
+        with np.errstate(all="ignore"):
+            for call in bound.flat:
+                call()
+        return bound.outputs
+
+    def _bind(self, rows: int) -> Bound:
+        assert 1 <= rows <= self.plan.rows
+        calls: list[tuple[Step | None, tuple[Call, ...]]] = []
+        for part in self.plan.parts:
+            if isinstance(part, Step):
+                calls.append((part, tuple(self._calls(part, 0, rows, rows))))
+                continue
+            for row in range(0, rows, part.tile):
+                stop = min(row + part.tile, rows)
+                calls += [(s, tuple(self._calls(s, row, stop, rows))) for s in part.steps]
+        calls.append((None, tuple(self._moves())))
+        flat = tuple(call for _, some in calls for call in some)
+        inputs = {k: self._array(v, 0, rows) for k, v in self.plan.inputs.items()}
+        outputs = {k: self._array(v, 0, rows) for k, v in self.plan.outputs.items()}
+        return Bound(tuple(calls), flat, inputs, outputs)
+
+    def _calls(self, step: Step, row: int, stop: int, rows: int) -> Iterator[Call]:
+        operands = [self._array(v, row, stop) for v in step.operands]
+        results = [self._array(v, row, stop) for v in step.results]
+        room = self._raw(step.scratch, step.scratch.nbytes) if step.scratch else self.arena[:0]
+        return KERNELS[step.node.op].bind(Binding(step.node, operands, results, room, row, rows))
+
+    def _moves(self) -> Iterator[Call]:
+        """What replaces an input of the model and was not written over it: copied, in the end.
+
+        What is another input as it was before the step is put aside first, or two that trade places
+        would both become one of them.
+        """
+        sources = {name: self.plan.outputs[name] for name in self.plan.moves}
+        values = {name: self._array(v, 0, self.plan.rows) for name, v in sources.items()}
+        for name, value in sources.items():
+            if value.buffer.outer is not None:
+                aside = np.empty_like(values[name])
+                yield partial(np.copyto, aside, values[name])
+                values[name] = aside
+        for name, array in values.items():
+            yield partial(np.copyto, self.outer[name], array)
+
+    def _array(self, value: Value, row: int, stop: int) -> np.ndarray:
+        """The rows from `row` to `stop` of a value; all of one that has no rows."""
+        t = value.type
+        if value.buffer.outer is not None:
+            return self.outer[value.buffer.outer].reshape(t.concrete(stop))
+        start = row if t.per_row and not value.tiled else 0
+        shape = t.concrete(stop - row)
+        skip = start * t.nbytes(1) if t.per_row else 0
+        raw = self._raw(value.buffer, t.nbytes(stop - row), skip)
+        return raw.view(t.numpy).reshape(shape)
+
+    def _raw(self, buffer: Buffer, nbytes: int, skip: int = 0) -> np.ndarray:
+        begin = buffer.offset + skip
+        return self.arena[begin : begin + nbytes]
+
+
+def aligned_arena(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes that start on a cache line."""
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    begin = -raw.ctypes.data % ALIGN
+    return raw[begin : begin + nbytes]

@@ -1,0 +1,104 @@
+"""Where the time of a program goes, step by step and layer by layer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir import Node
+from ..passes.plan import Step
+from .blas import BlasProgram
+
+PRODUCTS = ("matmul", "shift_matmul", "shift_matmul_weight_grad")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: its time, work and traffic. `form` says how it runs: a BLAS routine or NumPy."""
+
+    layer: str
+    op: str
+    form: str
+    ms: float
+    gflops: float  # 10^9 floating-point operations a second; products only
+    gbps: float  # 10^9 bytes of operands and results a second
+    share: float  # of the whole
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The rows of a step, in order; prints as a table by step, `by_layer()` as one by layer."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ms(self) -> float:
+        """The whole step."""
+        return sum(r.ms for r in self.rows)
+
+    def by_layer(self) -> str:
+        """A table of the time each layer takes, forward and backward (')."""
+        layers: dict[str, float] = {}
+        for r in self.rows:
+            layers[r.layer] = layers.get(r.layer, 0.0) + r.ms
+        lines = [f"{'layer':<20} {'ms':>8} {'share':>6}"]
+        lines += [f"{k:<20} {ms:>8.3f} {ms / self.ms:>6.1%}" for k, ms in layers.items()]
+        return "\n".join([*lines, f"{'total':<20} {self.ms:>8.3f}"])
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':<18} {'op':<26} {'form':<8} {'ms':>8} {'GFLOP/s':>8} {'GB/s':>7} share"]
+        for r in self.rows:
+            rates = f"{r.gflops:>8.1f} {r.gbps:>7.1f} {r.share:>6.1%}"
+            lines.append(f"{r.layer:<18} {r.op:<26} {r.form:<8} {r.ms:>8.3f} {rates}")
+        return "\n".join([*lines, f"{'total':<54} {self.ms:>8.3f}"])
+
+
+def profile_program(
+    program: BlasProgram, rows: int, feed: Callable[[], None], repeat: int
+) -> Profile:
+    """The median time of each step over `repeat` runs; `feed` sets the inputs before each."""
+    bound = program.bind(rows)
+    times = np.zeros((repeat + 1, len(bound.calls)))
+    for run in range(repeat + 1):  # the first one warms up
+        feed()
+        with np.errstate(all="ignore"):
+            for i, (_, calls) in enumerate(bound.calls):
+                begin = time.perf_counter()
+                for call in calls:
+                    call()
+                times[run, i] = time.perf_counter() - begin
+    medians = np.median(times[1:], axis=0)
+    spent: dict[Step, float] = {}
+    for (step, _), seconds in zip(bound.calls, medians, strict=True):
+        if step is not None:
+            spent[step] = spent.get(step, 0.0) + float(seconds)
+    total = sum(spent.values())
+    return Profile(tuple(_row(step, rows, s, total) for step, s in spent.items()))
+
+
+def _row(step: Step, rows: int, seconds: float, total: float) -> Row:
+    values = (*step.operands, *step.results)
+    nbytes = sum(v.type.nbytes(rows) for v in values)
+    work = flops(step.node, rows)
+    form = "blas" if step.node.op in (*PRODUCTS, "sum") else "numpy"
+    loc = step.node.loc or "(shared)"
+    rates = (work / seconds / 1e9, nbytes / seconds / 1e9) if seconds else (0.0, 0.0)
+    return Row(loc, step.node.op, form, seconds * 1e3, *rates, seconds / total)
+
+
+def flops(node: Node, rows: int) -> float:
+    """Floating-point operations of a product for `rows` rows, two per multiply-add; else 0."""
+    if node.op not in PRODUCTS:
+        return 0.0
+    a, b = (x.tensor for x in node.inputs)
+    if node.op == "shift_matmul":
+        return 2.0 * node.tensor.size(rows) * math.prod(b.concrete(rows)[:3])
+    if node.op == "shift_matmul_weight_grad":
+        positions = b.size(rows) // b.concrete(rows)[-1]
+        return 2.0 * positions * node.tensor.size(rows)
+    inner = a.concrete(rows)[-1] if not node.attrs["transpose_a"] else a.size(rows) // a.shape[-1]
+    return 2.0 * node.tensor.size(rows) * inner
