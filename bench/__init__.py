@@ -1,0 +1,1 @@
+"""The harness that compares gemmc with PyTorch and other peers."""

@@ -1,0 +1,1 @@
+"""What people write: models, training and data. Imports all floors below."""

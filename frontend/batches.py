@@ -1,0 +1,136 @@
+"""Arrays on their way into a program: checked as a whole, then gathered batch by batch.
+
+Nothing given is ever written to, and nothing of a whole array's size is made from one that is
+contiguous: images stay uint8 until the batch they are gathered into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir import DataError, TensorType
+
+FLOAT_KINDS = "f"
+
+
+@dataclass(eq=False)
+class Batches:
+    """A checked array [rows, ...] and how its rows become those of a program's input."""
+
+    array: np.ndarray
+    scale: float | None = None  # integers are divided by this
+    _stage: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def gather(self, order: np.ndarray, slot: np.ndarray) -> None:
+        """Puts the rows `order` into `slot`."""
+        if self.array.dtype == slot.dtype:
+            np.take(self.array, order, axis=0, out=slot, mode="clip")
+            return
+        stage = self._staged(len(order))
+        np.take(self.array, order, axis=0, out=stage, mode="clip")
+        self._convert(stage, slot)
+
+    def put(self, start: int, stop: int, slot: np.ndarray) -> None:
+        """Puts the rows from `start` to `stop` into `slot`."""
+        self._convert(self.array[start:stop], slot)
+
+    def _convert(self, rows: np.ndarray, slot: np.ndarray) -> None:
+        if self.scale is None:
+            np.copyto(slot, rows, casting="same_kind")
+        else:
+            scale = slot.dtype.type(self.scale)
+            np.divide(rows, scale, out=slot, dtype=slot.dtype, casting="unsafe")
+
+    def _staged(self, rows: int) -> np.ndarray:
+        if self._stage is None or len(self._stage) < rows:
+            self._stage = np.empty((rows, *self.array.shape[1:]), self.array.dtype)
+        return self._stage[:rows]
+
+
+def inputs(name: str, given: object, shape: Sequence[int], least: int = 1) -> Batches:
+    """`given` as inputs [rows, *shape]: floats as they are, uint8 scaled by 1/255."""
+    array = _array(name, given)
+    wanted = f"[rows, {', '.join(map(str, shape))}]"
+    if array.ndim == 0 or array.shape[1:] != tuple(shape):
+        raise DataError(
+            f"{name}: got shape {list(array.shape)}, expected {wanted}{_hint(array, shape)}"
+        )
+    _check_rows(name, array, least)
+    if array.dtype == np.uint8:
+        return Batches(np.ascontiguousarray(array), scale=255.0)
+    if array.dtype.kind not in FLOAT_KINDS:
+        raise DataError(
+            f"{name}: got dtype {array.dtype}, expected floats, or uint8 images, scaled by 1/255: "
+            f"use {name}.astype('float32')"
+        )
+    return Batches(np.ascontiguousarray(array))
+
+
+def targets(name: str, given: object, t: TensorType, classes: int, least: int = 1) -> Batches:
+    """`given` as targets of type `t`: labels in [0, classes) of any integer dtype, or floats."""
+    array = _array(name, given)
+    if t.dtype == "i64":
+        return Batches(_labels(name, array, classes, least))
+    wanted = f"[rows{''.join(f', {d}' for d in t.shape[1:])}]"
+    if array.ndim == 0 or array.shape[1:] != t.shape[1:]:
+        raise DataError(
+            f"{name}: got shape {list(array.shape)}, expected {wanted}, exactly the output's"
+        )
+    if array.dtype.kind not in FLOAT_KINDS:
+        raise DataError(f"{name}: got dtype {array.dtype}, expected floats")
+    _check_rows(name, array, least)
+    return Batches(np.ascontiguousarray(array))
+
+
+def check_lengths(x_name: str, x: Batches, y_name: str, y: Batches) -> None:
+    """DataError if inputs and targets differ in their number of rows."""
+    if len(x) != len(y):
+        raise DataError(f"{x_name}, {y_name}: got {len(x)} and {len(y)} rows, expected the same")
+
+
+def _labels(name: str, array: np.ndarray, classes: int, least: int) -> np.ndarray:
+    if array.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: got dtype {array.dtype}, expected integer labels: use {name}.astype('int64')"
+        )
+    if array.ndim != 1:
+        raise DataError(f"{name}: got shape {list(array.shape)}, expected labels [rows]")
+    _check_rows(name, array, least)
+    if len(array) and not (array.min() >= 0 and array.max() < classes):
+        row = int(np.flatnonzero((array < 0) | (array >= classes))[0])
+        raise DataError(
+            f"{name}: got label {array[row]} at row {row}, expected 0 to {classes - 1}: "
+            f"the model has {classes} outputs"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _array(name: str, given: object) -> np.ndarray:
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{name}: got {type(given).__name__}, expected an array: {error}"
+        ) from error
+    if array.dtype == object:
+        raise DataError(f"{name}: got {type(given).__name__}, expected an array of numbers")
+    return array
+
+
+def _check_rows(name: str, array: np.ndarray, least: int) -> None:
+    if len(array) < least:
+        raise DataError(f"{name}: got {len(array)} rows, expected at least {least}")
+
+
+def _hint(array: np.ndarray, shape: Sequence[int]) -> str:
+    if array.shape == tuple(shape):
+        return f": one sample needs its own row, x[None] is {[1, *shape]}"
+    if array.shape[1:] == tuple(shape)[1:] and tuple(shape)[:1] == (1,):
+        return ": images need a channel, x[:, None]"
+    return ""

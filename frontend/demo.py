@@ -1,0 +1,82 @@
+"""`gemmc demo`: both of the seed's experiments in small, and what the compiler made of them."""
+
+from __future__ import annotations
+
+import time
+
+from . import datasets
+from .executable import Executable, compile
+from .layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Softmax
+from .losses import CrossEntropyLoss
+from .module import Module
+from .optimizers import Adam
+from .sequential import Sequential
+
+
+def spiral_model(seed: int = 0) -> Sequential:
+    """The seed's network for the spiral of 8 classes."""
+    layers = [Linear(2, 32), ReLU(), Linear(32, 16), ReLU(), Linear(16, 8), Softmax()]
+    return _trained_by_adam(layers, seed)
+
+
+def fashion_model(seed: int = 0) -> Sequential:
+    """The seed's convolutional network for Fashion-MNIST."""
+    layers = [
+        *(Conv2d(1, 16, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),
+        *(Conv2d(16, 32, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),
+        *(Flatten(), Linear(1568, 128), ReLU(), Dropout(), Linear(128, 10), Softmax()),
+    ]
+    return _trained_by_adam(layers, seed)
+
+
+def demo() -> None:
+    """Trains both models on data that ships with the package, and prints how."""
+    print("gemmc demo: two networks, compiled and trained on this machine's BLAS\n")
+    _spiral()
+    print()
+    _fashion()
+
+
+def _trained_by_adam(layers: list[Module], seed: int) -> Sequential:
+    return Sequential(layers, CrossEntropyLoss(), Adam(lr=1e-3), seed=seed)
+
+
+def _spiral() -> None:
+    X, y = datasets.spiral(points=1000, classes=8)
+    X_train, X_val, X_test, y_train, y_val, y_test = datasets.train_val_test_split(X, y)
+    executable = _compiled("spiral: 8 classes of 1,000 points in the plane", spiral_model(), (2,))
+    history = executable.fit(X_train, y_train, X_val, y_val, epochs=100, verbose=25)
+    _result(executable, history.seconds, *executable.evaluate(X_test, y_test))
+
+
+def _fashion() -> None:
+    X, y, X_test, y_test = datasets.fashion_mnist(subset=True)
+    title = "Fashion-MNIST: 6,000 of its images of clothes"
+    executable = _compiled(title, fashion_model(), (1, 28, 28))
+    print("\nthe graph after `simplify`, ReLU moved behind the pool, softmax and loss made one:\n")
+    print(executable.ir("simplify"))
+    print(f"\n{executable.plan.report()}\n")
+    history = executable.fit(X, y, X_test, y_test, epochs=8, verbose=1)
+    _result(executable, history.seconds, *executable.evaluate(X_test, y_test))
+    print("\nwhere a training step's time goes, forward and backward ('), in ms:\n")
+    print(executable.profile(X[:32], y[:32]).by_layer())
+
+
+def _compiled(title: str, model: Sequential, shape: tuple[int, ...]) -> Executable:
+    print(f"== {title}\n")
+    begin = time.perf_counter()
+    executable = compile(model, shape, batch_size=32)
+    seconds = time.perf_counter() - begin
+    print(model.summary(shape))
+    stages = " > ".join(executable.stages)
+    print(f"\ncompiled in {seconds:.2f} s: {stages}")
+    plan = executable.plan
+    sizes = f"arena {plan.arena_bytes:,} bytes, lower bound {plan.bound_bytes:,}"
+    print(f"one training step of 32 rows: {len(list(plan.steps()))} steps, {sizes}")
+    return executable
+
+
+def _result(executable: Executable, seconds: float, loss: float, accuracy: float) -> None:
+    steps = executable.model.state.step
+    print(f"test loss {loss:.3f}, test accuracy {accuracy:.1%}")
+    print(f"{steps:,} training steps and their validation in {seconds:.1f} s")

@@ -1,0 +1,342 @@
+"""compile: a model becomes an Executable, the programs that train and run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ..ir import CompileError, DataError, Graph, TensorType
+from ..passes.autodiff import autodiff
+from ..passes.pipeline import STAGES, Program, make_plan, run_passes
+from ..passes.plan import Plan
+from ..passes.report import plan_text
+from ..runtime import kernels
+from ..runtime.blas import BlasProgram, aligned_arena
+from ..runtime.profile import Profile, profile_program
+from ..runtime.reference import ReferenceProgram
+from . import batches
+from .arguments import integer
+from .batches import Batches
+from .sequential import Sequential
+from .trace import PROGRAMS, output_type, trace, trace_update
+from .training import History, fit
+
+RUNTIMES = ("auto", "blas", "reference")
+DTYPES = {"float32": "f32", "float64": "f64"}
+SCALARS = ("lr", "step", "seed")
+Runner = BlasProgram | ReferenceProgram
+
+
+def compile(
+    model: Sequential,
+    input_shape: tuple[int, ...],
+    batch_size: int = 32,
+    runtime: str = "auto",
+    threads: int | None = None,
+    dtype: str = "float32",
+    tune: bool = False,
+    dump: str | PathLike | None = None,
+) -> Executable:
+    """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
+
+    runtime: "blas" runs the plan on SciPy's BLAS, "reference" interprets the traced graph, "auto"
+    is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is for
+    runtimes that have threads of their own: the blas runtime leaves them to the BLAS library.
+    `dump` names a folder into which each program writes its stages when it is compiled.
+    CompileError names the layer or argument that does not fit; nothing of the model has moved.
+    """
+    return Executable(model, input_shape, batch_size, runtime, threads, dtype, tune, dump)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One program: its stages and plan, and what runs it."""
+
+    stages: Mapping[str, Graph]
+    plan: Plan
+    runner: Runner
+
+
+class Executable:
+    """A compiled model; made by `compile`. Its programs are compiled when first needed.
+
+    "step" is forward, backward and update; "evaluate" loss and number correct; "predict" the
+    output; "grads" the loss and all gradients. All work on the model's own parameters. One
+    Executable serves one Python thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        input_shape: tuple[int, ...],
+        batch_size: int,
+        runtime: str,
+        threads: int | None,
+        dtype: str,
+        tune: bool,
+        dump: str | PathLike | None,
+    ) -> None:
+        if not isinstance(model, Sequential):
+            raise CompileError(f"model: got {type(model).__name__}, expected a Sequential")
+        self.model = model
+        self.input_shape = _input_shape(input_shape)
+        self.batch_size = integer("compile", "batch_size", batch_size)
+        self.runtime = _runtime(runtime, dtype, tune)
+        self.dtype = dtype
+        self.threads = None if threads is None else integer("compile", "threads", threads)
+        self._dump = Path(dump) if dump is not None else None
+        self._compiled: dict[tuple[str, bool], Compiled] = {}
+        self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
+        self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the compiler's stages, in order."""
+        return STAGES
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the main program: the training step, where the model can be trained."""
+        return self._program(self._main).plan
+
+    def ir(self, stage: str, program: str = "step") -> str:
+        """The text of `program` after `stage`; "plan" gives the steps with their places."""
+        if stage not in STAGES:
+            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(STAGES)}")
+        compiled = self._program(program)
+        return plan_text(compiled.plan) if stage == "plan" else str(compiled.stages[stage])
+
+    def graph(self, stage: str, program: str = "step") -> Graph:
+        """The graph of `program` after `stage`, for a stage that has one."""
+        return self._program(program).stages[stage]
+
+    def __call__(self, x: object) -> np.ndarray:
+        """The model's output for inputs [rows, ...], in evaluation mode; any number of rows."""
+        given = batches.inputs("x", x, self.input_shape, least=0)
+        runner = self._program("predict").runner
+        t = self.output_type
+        made = np.empty((len(given), *t.shape[1:]), t.numpy)  # type: ignore[arg-type]
+        for start, stop in self._chunks(len(given)):
+            slots = runner.bind(stop - start).inputs
+            given.put(start, stop, slots["x"])
+            made[start:stop] = runner.run(stop - start)["output"]
+        return made
+
+    def train_step(self, x: object, y: object) -> float:
+        """One step of training on a batch of 1 to batch_size rows; the batch's mean loss before it.
+
+        Parameters, optimiser state and the step count advance. DataError, and nothing has moved, if
+        the arrays do not fit.
+        """
+        given, wanted = self._batch(x, y)
+        return self.step(given, wanted, np.arange(len(given)))[0]
+
+    def step(self, x: Batches, y: Batches, order: np.ndarray) -> tuple[float, float]:
+        """(loss, number correct) of one step of training on the rows `order` of checked arrays."""
+        rows, runner = len(order), self._program("step").runner
+        slots = runner.bind(rows).inputs
+        x.gather(order, slots["x"])
+        y.gather(order, slots["y"])
+        self._put_scalars(slots)
+        outputs = runner.run(rows)
+        self.model.state.step += 1
+        return float(outputs["loss"]), float(outputs.get("correct", np.nan))
+
+    def loss_and_grads(
+        self, x: object, y: object, train: bool = False
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """(the loss of a batch, its gradients by parameter name and for "input"); moves nothing.
+
+        With train=True dropout is on, with the masks of the next step.
+        """
+        given, wanted = self._batch(x, y)
+        rows, runner = len(given), self._program("grads", train).runner
+        slots = runner.bind(rows).inputs
+        given.put(0, rows, slots["x"])
+        wanted.put(0, rows, slots["y"])
+        self._put_scalars(slots)
+        outputs = runner.run(rows)
+        grads = {name: np.array(outputs[f"{name}.grad"]) for name in self.model.parameters}
+        return float(outputs["loss"]), {**grads, "input": np.array(outputs["x.grad"])}
+
+    def evaluate(self, X: object, y: object) -> tuple[float, float]:
+        """(mean loss, accuracy) over the rows of X, in evaluation mode; at least one row."""
+        return self.evaluate_checked(*self.checked("X", X, "y", y))
+
+    def evaluate_checked(self, x: Batches, y: Batches) -> tuple[float, float]:
+        """`evaluate` on arrays that are already checked."""
+        runner = self._program("evaluate").runner
+        loss = right = 0.0
+        for start, stop in self._chunks(len(x)):
+            rows = stop - start
+            slots = runner.bind(rows).inputs
+            x.put(start, stop, slots["x"])
+            y.put(start, stop, slots["y"])
+            outputs = runner.run(rows)
+            loss += float(outputs["loss"]) * rows
+            right += float(outputs.get("correct", np.nan))
+        return loss / len(x), right / len(x)
+
+    def fit(
+        self,
+        X: object,
+        y: object,
+        X_val: object = None,
+        y_val: object = None,
+        epochs: int = 10,
+        shuffle: bool = True,
+        verbose: int = 0,
+    ) -> History:
+        """Trains for `epochs` epochs, validating after each if there is validation data.
+
+        Each epoch sees all rows once, in the order `epoch_order` gives; the last batch may be
+        short. verbose: report every so many epochs, 0 never. DataError before anything has moved.
+        """
+        self._require("fit", optimizer=True)
+        train = self.checked("X", X, "y", y)
+        if (X_val is None) != (y_val is None):
+            raise DataError("X_val, y_val: got one of them, expected both or neither")
+        val = None if X_val is None else self.checked("X_val", X_val, "y_val", y_val)
+        integer("fit", "epochs", epochs, least=0)
+        integer("fit", "verbose", verbose, least=0)
+        return fit(self, train, val, epochs, shuffle, verbose)
+
+    def profile(self, x: object, y: object, repeat: int = 20) -> Profile:
+        """Where the time of a training step on this batch goes, a row per step; moves nothing."""
+        given, wanted = self._batch(x, y)
+        runner = self._program("step").runner
+        if not isinstance(runner, BlasProgram):
+            raise CompileError("profile: the reference runtime has no steps to time")
+        slots = runner.bind(len(given)).inputs
+
+        def feed() -> None:
+            given.put(0, len(given), slots["x"])
+            wanted.put(0, len(given), slots["y"])
+            self._put_scalars(slots)
+
+        with self.model.state.kept():
+            return profile_program(runner, len(given), feed, integer("profile", "repeat", repeat))
+
+    def checked(self, x_name: str, x: object, y_name: str, y: object) -> tuple[Batches, Batches]:
+        """x and y as inputs and targets of this model, of the same number of rows."""
+        self._require("evaluate")
+        loss = self.model.loss_func
+        assert loss is not None
+        given = batches.inputs(x_name, x, self.input_shape)
+        shape = loss.target_shape(self.output_type.shape)
+        t = TensorType(shape, "i64" if loss.target_dtype == "i64" else self.output_type.dtype)
+        wanted = batches.targets(y_name, y, t, self.output_type.shape[-1])  # type: ignore[arg-type]
+        batches.check_lengths(x_name, given, y_name, wanted)
+        return given, wanted
+
+    @property
+    def _main(self) -> str:
+        if self.model.loss_func is None:
+            return "predict"
+        return "step" if self.model.optimizer is not None else "evaluate"
+
+    def _batch(self, x: object, y: object) -> tuple[Batches, Batches]:
+        given, wanted = self.checked("x", x, "y", y)
+        if len(given) > self.batch_size:
+            raise DataError(
+                f"x: got {len(given)} rows, expected at most {self.batch_size}, the batch_size "
+                "this was compiled for"
+            )
+        return given, wanted
+
+    def _require(self, what: str, optimizer: bool = False) -> None:
+        if self.model.loss_func is None:
+            raise CompileError(f"{what}: the model has no loss: use Sequential(loss_func=...)")
+        if optimizer and self.model.optimizer is None:
+            raise CompileError(f"{what}: the model has no optimizer: use Sequential(optimizer=...)")
+
+    def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
+        model = self.model
+        lr = model.optimizer.lr if model.optimizer else 0.0
+        for name, value in zip(SCALARS, (lr, model.state.step + 1, model.seed), strict=True):
+            if name in slots:
+                slots[name][...] = value
+
+    def _chunks(self, rows: int) -> list[tuple[int, int]]:
+        size = self.batch_size
+        return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+    def _program(self, name: str, training: bool | None = None) -> Compiled:
+        if name not in PROGRAMS:
+            raise CompileError(f"program: got {name!r}, expected one of {', '.join(PROGRAMS)}")
+        key = (name, name == "step" if training is None else training)
+        if key not in self._compiled:
+            if name != "predict":
+                self._require(name, optimizer=name == "step")
+            self._compiled[key] = self._compile(*key)
+        return self._compiled[key]
+
+    def _compile(self, name: str, training: bool) -> Compiled:
+        program = self._described(name, training)
+        stages = run_passes(program)
+        plan = make_plan(program, stages["order"], kernels)
+        state = self.model.state
+        runner: Runner
+        if self.runtime == "reference":
+            graph = autodiff(program.graph, program.wrt, program.updates)
+            runner = ReferenceProgram(graph, state.stored, program.storage)
+        else:
+            runner = BlasProgram(plan, state.stored, aligned_arena(plan.arena_bytes))
+        compiled = Compiled(stages, plan, runner)
+        if self._dump is not None:
+            _write_dump(self._dump, name, compiled)
+        return compiled
+
+    def _described(self, name: str, training: bool) -> Program:
+        """What the passes are to make of the traced program."""
+        model, dtype = self.model, DTYPES[self.dtype]
+        graph = trace(model, self.input_shape, name, dtype, training)
+        wrt: tuple[str, ...] = ()
+        updates = {}
+        if name == "step":
+            assert model.optimizer is not None
+            wrt = tuple(model.parameters)
+            updates = {
+                n: trace_update(model.optimizer, p.shape, dtype)
+                for n, p in model.parameters.items()
+            }
+        elif name == "grads":
+            wrt = ("x", *model.parameters)
+        storage = {n: model.state.forms.get(n) for n in model.state.shapes}
+        return Program(graph, self.batch_size, wrt, updates, storage)
+
+
+def _input_shape(given: object) -> tuple[int, ...]:
+    if not isinstance(given, (tuple, list)) or not given:
+        raise CompileError(
+            f"input_shape: got {given!r}, expected the shape of one sample, such as (1, 28, 28)"
+        )
+    return tuple(integer("compile", "input_shape", d) for d in given)
+
+
+def _runtime(runtime: str, dtype: str, tune: bool) -> str:
+    if runtime not in RUNTIMES:
+        raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
+    if dtype not in DTYPES:
+        raise CompileError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if dtype == "float64" and runtime != "reference":
+        raise CompileError(
+            f'dtype: got "float64" with runtime {runtime!r}: it is for checking gradients, '
+            'use runtime="reference"'
+        )
+    if tune:
+        raise CompileError("tune: got True: the blas runtime has nothing to tune, use tune=False")
+    return "blas" if runtime == "auto" else runtime
+
+
+def _write_dump(folder: Path, program: str, compiled: Compiled) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (stage, graph) in enumerate(compiled.stages.items()):
+        (folder / f"{program}.{i:02}.{stage}.ir").write_text(f"{graph}\n")
+    text = f"{plan_text(compiled.plan)}\n\n{compiled.plan.report()}\n"
+    (folder / f"{program}.{len(compiled.stages):02}.plan.txt").write_text(text)

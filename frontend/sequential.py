@@ -1,0 +1,218 @@
+"""Sequential: the model people write, and the parameters it owns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..ir import CompileError, DataError
+from ..passes.layout import Layout
+from . import layers as builtin_layers
+from . import losses as builtin_losses
+from . import optimizers as builtin_optimizers
+from .arguments import integer
+from .layers import Conv2d, Flatten, Linear
+from .losses import Loss
+from .module import Module, Parameter
+from .optimizers import Optimizer
+from .state import State
+
+if TYPE_CHECKING:
+    from .executable import Executable
+
+FORMAT = "gemmc 1"  # of saved files
+
+
+class Sequential:
+    """Layers in a row, with the loss and the optimiser that train them.
+
+    `seed` draws the first parameters, dropout masks and the order of epochs. Without loss_func or
+    optimizer the model can only be evaluated. Parameters, optimiser state and counters belong to
+    the model, in one buffer (`state`), whatever is compiled from it.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Module],
+        loss_func: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.layers = _checked_layers(layers)
+        if loss_func is not None and not isinstance(loss_func, Loss):
+            raise CompileError(f"loss_func: got {loss_func!r}, expected a Loss")
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            raise CompileError(f"optimizer: got {optimizer!r}, expected an Optimizer")
+        self.loss_func, self.optimizer = loss_func, optimizer
+        self.seed = integer("Sequential", "seed", seed, least=0)
+        self.parameters: dict[str, Parameter] = {
+            f"{i}.{name}": p
+            for i, layer in enumerate(self.layers)
+            for name, p in layer.named_parameters()
+        }
+        self.state = self._new_state()
+        self._executables: dict[tuple[int, ...], Executable] = {}
+
+    def loc(self, index: int) -> str:
+        """The name of a layer in messages and IR: "3.Conv2d"."""
+        return f"{index}.{type(self.layers[index]).__name__}"
+
+    def __call__(self, x: object) -> np.ndarray:
+        """The model's output for inputs [rows, ...], in evaluation mode; compiles on first use."""
+        from .executable import compile  # executables are made of models
+
+        shape = np.shape(x)[1:]
+        if shape not in self._executables:
+            self._executables[shape] = compile(self, input_shape=shape)
+        return self._executables[shape](x)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters, under PyTorch's names and in its layouts."""
+        return {name: self.state.get(name) for name in self.parameters}
+
+    def load_state_dict(self, arrays: Mapping[str, object]) -> None:
+        """Replaces the parameters; optimiser state and step count start anew.
+
+        Arrays may be of any float dtype. DataError, and nothing has moved, if one is missing, not
+        known, or of another shape.
+        """
+        checked = self.state.checked(arrays, list(self.parameters))
+        for name in self.state.shapes:
+            self.state.put(name, checked.get(name, np.zeros(self.state.shapes[name], np.float32)))
+        self.state.step = self.state.epoch = 0
+
+    def save(self, path: str | PathLike) -> None:
+        """Writes layers, parameters, optimiser state and counters to a safetensors file."""
+        from safetensors.numpy import save_file  # 20 ms, and few programs save
+
+        arrays = {name: self.state.get(name) for name in self.state.shapes}
+        save_file(arrays, path, {"format": FORMAT, "model": json.dumps(self._description())})
+
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
+        """The layers as a table: name, arguments, and, given an input shape, output shapes."""
+        from .summary import summary
+
+        return summary(self, input_shape)
+
+    def __repr__(self) -> str:
+        inside = "\n".join(f"    {layer!r}," for layer in self.layers)
+        tail = f"loss_func={self.loss_func!r}, optimizer={self.optimizer!r}, seed={self.seed}"
+        return f"Sequential([\n{inside}\n], {tail})"
+
+    def _new_state(self) -> State:
+        names = self.optimizer.state_names if self.optimizer else ()
+        forms = _stored_forms(self.layers, self.parameters)
+        shapes = {name: p.shape for name, p in self.parameters.items()}
+        shapes |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in names}
+        forms |= {f"{n}.{s}": form for n, form in forms.items() for s in names}
+        state = State(shapes, forms)
+        rng = np.random.default_rng(self.seed)
+        for name, p in self.parameters.items():
+            array = np.asarray(p.init(rng, p.shape), np.float32)
+            if array.shape != p.shape:
+                raise CompileError(
+                    f"{name}: init made {list(array.shape)}, expected {list(p.shape)}"
+                )
+            state.put(name, array)
+        return state
+
+    def _description(self) -> dict[str, Any]:
+        parts = {"loss_func": self.loss_func, "optimizer": self.optimizer}
+        return {
+            "layers": [_described(layer) for layer in self.layers],
+            **{key: _described(part) if part else None for key, part in parts.items()},
+            "seed": self.seed,
+            "step": self.state.step,
+            "epoch": self.state.epoch,
+        }
+
+
+def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
+    """The model that `save` wrote, ready to go on training where it was.
+
+    `classes` are the user's own layers, losses and optimisers in it; they are made anew from the
+    constructor arguments kept under the same names as attributes. DataError names the file and what
+    is wrong with it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path}: format: got {header.get('format')!r}, expected {FORMAT!r}")
+    known = _known_classes(classes)
+    described = json.loads(header["model"])
+    parts = {key: described[key] for key in ("loss_func", "optimizer")}
+    model = Sequential(
+        [_remade(path, d, known) for d in described["layers"]],
+        seed=described["seed"],
+        **{key: _remade(path, d, known) if d else None for key, d in parts.items()},
+    )
+    for name, array in model.state.checked(arrays, list(model.state.shapes)).items():
+        model.state.put(name, array)
+    model.state.step, model.state.epoch = described["step"], described["epoch"]
+    return model
+
+
+def _checked_layers(layers: Sequence[Module]) -> tuple[Module, ...]:
+    if not isinstance(layers, (list, tuple)) or not layers:
+        raise CompileError(f"layers: got {layers!r}, expected a list of at least one layer")
+    owners: dict[int, int] = {}
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Module):
+            hint = f": use {layer.__name__}()" if isinstance(layer, type) else ""
+            raise CompileError(f"layers: entry {i}: got {layer!r}, expected a Module{hint}")
+        for _, parameter in layer.named_parameters():
+            first = owners.setdefault(id(parameter), i)
+            if first != i:
+                raise CompileError(f"layers: entries {first} and {i} are one layer: make two")
+    return tuple(layers)
+
+
+def _stored_forms(
+    layers: Sequence[Module], parameters: Mapping[str, Parameter]
+) -> dict[str, Layout]:
+    """The physical form of each parameter that has one: what the compiler's layout pass will want.
+
+    A Linear behind a Flatten of images with c channels keeps its features channel-last.
+    """
+    forms = {n: Layout(p.shape, p.perm) for n, p in parameters.items() if p.perm}
+    channels, flat = 0, 0
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Conv2d):
+            channels, flat = layer.out_channels, 0
+        elif isinstance(layer, Flatten):
+            flat = channels
+        elif isinstance(layer, Linear):
+            f, o = layer.in_features, layer.out_features
+            if flat > 1 and f % flat == 0 and f > flat:
+                forms[f"{i}.weight"] = Layout((o, flat, f // flat), (0, 2, 1))
+            channels = flat = 0
+    return forms
+
+
+def _described(part: Module | Loss | Optimizer) -> dict[str, Any]:
+    arguments = part.arguments() if isinstance(part, (Module, Optimizer)) else {}
+    return {"class": type(part).__name__, "arguments": arguments}
+
+
+def _known_classes(classes: Sequence[type]) -> dict[str, type]:
+    known: dict[str, type] = {c.__name__: c for c in classes}
+    for module in (builtin_layers, builtin_losses, builtin_optimizers):
+        known |= {k: v for k, v in vars(module).items() if isinstance(v, type)}
+    return known
+
+
+def _remade(path: object, described: Mapping[str, Any], known: Mapping[str, type]) -> Any:
+    name = described["class"]
+    if name not in known:
+        raise DataError(f"{path}: was saved with a class {name}: use load(path, classes=[{name}])")
+    return known[name](**described["arguments"])

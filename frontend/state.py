@@ -1,0 +1,102 @@
+"""The model's memory: parameters, optimiser state and counters in one buffer.
+
+The model alone decides how things are packed; every Executable of a model works on this buffer, so
+what one has learnt the others know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..ir import DataError
+from ..passes.layout import Layout
+from ..passes.memory import ALIGN
+from ..passes.pack import pack_array, unpack_array
+from ..runtime.blas import aligned_arena
+
+COUNTERS = ("step", "epoch")
+
+
+class State:
+    """Named float32 arrays, each with a logical shape and the form in which it is stored."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], forms: Mapping[str, Layout]) -> None:
+        self.shapes, self.forms = dict(shapes), dict(forms)
+        rooms = [-(-math.prod(s) * 4 // ALIGN) * ALIGN for s in self.shapes.values()]
+        self._buffer = aligned_arena(sum(rooms) + ALIGN)
+        self._buffer.fill(0)
+        self.counters = self._buffer[: 8 * len(COUNTERS)].view(np.int64)
+        self.stored: dict[str, np.ndarray] = {}
+        at = ALIGN
+        for (name, shape), room in zip(self.shapes.items(), rooms, strict=True):
+            form = self.forms.get(name)
+            flat = self._buffer[at : at + math.prod(shape) * 4].view(np.float32)
+            self.stored[name] = flat.reshape(form.shape if form else shape)
+            at += room
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole buffer."""
+        return self._buffer.nbytes
+
+    @property
+    def step(self) -> int:
+        """How many training steps the model has made."""
+        return int(self.counters[0])
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self.counters[0] = value
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs of `fit` the model has made: which order comes next."""
+        return int(self.counters[1])
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.counters[1] = value
+
+    def get(self, name: str) -> np.ndarray:
+        """A copy of an array in its logical shape."""
+        form, stored = self.forms.get(name), self.stored[name]
+        logical = unpack_array(stored, form, self.shapes[name]) if form else stored
+        return np.array(logical, order="C")
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Replaces an array, given in its logical shape."""
+        form = self.forms.get(name)
+        np.copyto(self.stored[name], pack_array(array, form) if form else array)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever happens inside, the whole state is afterwards as it was."""
+        before = self._buffer.copy()
+        try:
+            yield
+        finally:
+            self._buffer[:] = before
+
+    def checked(self, arrays: Mapping[str, object], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """`arrays` as float32, exactly `names` with their shapes; else DataError."""
+        missing = [n for n in names if n not in arrays]
+        unknown = [n for n in arrays if n not in names]
+        if missing or unknown:
+            raise DataError(
+                f"state_dict: missing {missing or 'nothing'}, unexpected {unknown or 'nothing'}: "
+                "expected the arrays of a model with the same layers"
+            )
+        found = {}
+        for name in names:
+            array = np.asarray(arrays[name])
+            if array.shape != self.shapes[name] or array.dtype.kind != "f":
+                raise DataError(
+                    f"state_dict: {name}: got {array.dtype} {list(array.shape)}, "
+                    f"expected floats {list(self.shapes[name])}"
+                )
+            found[name] = array.astype(np.float32)
+        return found
