@@ -1,5 +1,6 @@
 """The layers. Names of arguments, defaults, initialisation and semantics are PyTorch's.
 
+A parameter is a `Parameter` in the layer, and a traced `Value` in the copy on which `forward` runs.
 Each `forward` checks what reaches it before it computes, so that a shape error names the layer,
 what it saw, what it needs and the argument that would fix it.
 """
@@ -7,6 +8,7 @@ what it saw, what it needs and the argument that would fix it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..ir import CompileError
 from ..ir.ops.conv import TO_HWIO, window_count
@@ -29,8 +31,8 @@ class Linear(Module):
         self.in_features = integer("Linear", "in_features", in_features)
         self.out_features = integer("Linear", "out_features", out_features)
         init = uniform(1.0 / math.sqrt(self.in_features))
-        self.weight = Parameter((self.out_features, self.in_features), init)
-        self.bias = Parameter((self.out_features,), init) if bias else None
+        self.weight: Any = Parameter((self.out_features, self.in_features), init)
+        self.bias: Any = Parameter((self.out_features,), init) if bias else None
 
     def forward(self, x: Value) -> Value:
         if len(x.shape) != 2:
@@ -75,8 +77,8 @@ class Conv2d(Module):
         self.padding = self._padding(padding)
         init = uniform(1.0 / math.sqrt(self.in_channels * math.prod(self.kernel_size)))
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
-        self.weight = Parameter(shape, init, perm=TO_HWIO)
-        self.bias = Parameter((self.out_channels,), init) if bias else None
+        self.weight: Any = Parameter(shape, init, perm=TO_HWIO)
+        self.bias: Any = Parameter((self.out_channels,), init) if bias else None
 
     def forward(self, x: Value) -> Value:
         _check_images(x)

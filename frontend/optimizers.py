@@ -52,7 +52,7 @@ class Optimizer:
     def traced(self, lr: Value) -> Optimizer:
         """A copy whose learning rate is a traced value."""
         twin = copy.copy(self)
-        twin.lr = lr  # type: ignore[assignment]
+        twin.lr = lr
         return twin
 
     def arguments(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Sequential:
         """The model's output for inputs [rows, ...], in evaluation mode; compiles on first use."""
         from .executable import compile  # executables are made of models
 
-        shape = np.shape(x)[1:]
+        shape = np.shape(cast(Any, x))[1:]
         if shape not in self._executables:
             self._executables[shape] = compile(self, input_shape=shape)
         return self._executables[shape](x)
@@ -192,11 +192,16 @@ def _stored_forms(
         elif isinstance(layer, Flatten):
             flat = channels
         elif isinstance(layer, Linear):
-            f, o = layer.in_features, layer.out_features
-            if flat > 1 and f % flat == 0 and f > flat:
-                forms[f"{i}.weight"] = Layout((o, flat, f // flat), (0, 2, 1))
+            forms |= _channel_last(f"{i}.weight", layer, flat)
             channels = flat = 0
     return forms
+
+
+def _channel_last(name: str, layer: Linear, channels: int) -> dict[str, Layout]:
+    positions, rest = divmod(layer.in_features, max(channels, 1))
+    if channels < 2 or positions < 2 or rest:
+        return {}
+    return {name: Layout((layer.out_features, channels, positions), (0, 2, 1))}
 
 
 def _described(part: Module | Loss | Optimizer) -> dict[str, Any]:

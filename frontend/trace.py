@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ..ir import CompileError, Graph, Node, TensorType
@@ -73,8 +74,7 @@ def _forward(t: Trace, model: Sequential, x: Value, parameters: Mapping[str, Val
         own = {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
         with t.builder.at(loc):
             twin = layer.traced(own, t.training)
-            before = value
-            value = _named(loc, lambda twin=twin, before=before: twin.forward(before))
+            value = _named(loc, partial(twin.forward, value))
         if not isinstance(value, Value) or value.shape[:1] != (N,) or value.dtype not in FLOATS:
             raise CompileError(
                 f"{loc}: forward: got {value!r}, expected floats with the rows first"

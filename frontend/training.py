@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def _checked_model(model: object) -> Sequential:
 
 
 def _row_shape(name: str, x: object) -> tuple[int, ...]:
-    shape = np.shape(x)  # type: ignore[arg-type]
+    shape = np.shape(cast(Any, x))
     if len(shape) < 2:
         raise CompileError(f"{name}: got shape {list(shape)}, expected [rows, ...]")
     return tuple(shape[1:])

@@ -37,7 +37,7 @@ class Op:
     differentiable: ClassVar[bool] = True  # False: only passes after autodiff make it
     pointwise: ClassVar[bool] = False
 
-    def infer(self, *types: TensorType, **attrs: Any) -> Type:
+    def infer(self, *types: Any, **attrs: Any) -> Type:
         raise NotImplementedError(self.name)
 
     def evaluate(self, xp: Any, *arrays: Any, **attrs: Any) -> Any:

@@ -17,7 +17,8 @@ Grammar, a statement a line:
     attrs     = "{" key "=" literal {"," key "=" literal} "}"        literals of Python, N, inf, nan
     return    = "return" name "=" %name {"," name "=" %name}
 
-Attributes that have their default value are left out. Names inside a nested block are its own.
+Attributes that have their default value are left out. Names inside a nested block are its own. A
+line that ends with a comma goes on in the next one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .errors import CompileError
 from .graph import Builder, Graph, Node
 from .op import OPS
 from .types import N, TensorType, parse_type
+
+WIDTH = 80  # columns of a list of inputs or results
 
 _TYPE = r"\([^()]*\)|\w+\[[^\]]*\]"
 _STATEMENT = re.compile(
@@ -66,12 +69,22 @@ def print_attr(value: Any) -> str:
 def _print_block(graph: Graph, indent: str) -> str:
     names = {n: n.name for n in graph.inputs}
     names.update({n: str(i) for i, n in enumerate(graph.nodes)})
-    inputs = ", ".join(f"%{n.name}: {n.type}" for n in graph.inputs)
-    lines = [f"({inputs}) {{"]
+    inputs = [f"%{n.name}: {n.type}" for n in graph.inputs]
+    lines = [f"({_listed(inputs, indent)}) {{"]
     for node in graph.nodes:
         lines.append(f"{indent}  {_print_statement(node, names, indent + '  ')}")
-    results = ", ".join(f"{key}=%{names[n]}" for key, n in graph.outputs.items())
+    results = _listed([f"{key}=%{names[n]}" for key, n in graph.outputs.items()], indent)
     return "\n".join([*lines, f"{indent}  return {results}", f"{indent}}}"])
+
+
+def _listed(items: Sequence[str], indent: str) -> str:
+    """Items with commas between them, broken into lines of about WIDTH."""
+    text = line = ""
+    for item in items:
+        if line and len(line) + len(item) > WIDTH:
+            text, line = f"{text}{line},\n{indent}    ", ""
+        line += f", {item}" if line else item
+    return text + line
 
 
 def _print_statement(node: Node, names: dict[Node, str], indent: str) -> str:
@@ -86,17 +99,21 @@ def _print_statement(node: Node, names: dict[Node, str], indent: str) -> str:
     loc = f"  # {node.loc}" if node.loc else ""
     if body is None:
         return text + loc
-    first, *rest = _print_block(body, indent).split("\n")
-    return "\n".join([f"{text} {first}{loc}", *rest])
+    header, _, rest = _print_block(body, indent).partition("{\n")
+    return f"{text} {header}{{{loc}\n{rest}"
 
 
 class _Lines:
     """The lines of a text that are not empty, with the number of the last one read."""
 
     def __init__(self, text: str) -> None:
-        numbered = enumerate(text.split("\n"), 1)
-        self._lines = [(i, line.strip()) for i, line in numbered if line.strip()]
+        self._lines: list[tuple[int, str]] = []
         self._at = -1
+        for number, line in enumerate(text.split("\n"), 1):
+            if self._lines and self._lines[-1][1].endswith(","):
+                self._lines[-1] = (number, f"{self._lines[-1][1]} {line.strip()}")
+            elif line.strip():
+                self._lines.append((number, line.strip()))
 
     def next(self) -> str:
         self._at += 1

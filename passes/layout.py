@@ -60,12 +60,11 @@ def assign(graph: Graph) -> dict[Node, Layout]:
     """The physical form of each value that has one."""
     found: dict[Node, Layout] = {}
     for node in graph.nodes:
-        roles = _IMAGE_OPS.get(node.op, ())
-        for value, role in zip((*node.inputs, node), roles, strict=False):
+        for value, role in zip((*node.inputs, node), _roles(node), strict=False):
             if role:
                 perm = TO_HWIO if role == "w" else TO_NHWC
                 found.setdefault(value, Layout(value.shape, perm))
-        if node.op == "item" and node.inputs[0].op == "max_pool2d":
+        if node.op == "item" and _roles(node.inputs[0]):
             found.setdefault(node, Layout(node.shape, TO_NHWC))
     while found and _spread_all(found, graph):
         pass
@@ -75,6 +74,11 @@ def assign(graph: Graph) -> dict[Node, Layout]:
 def _spread_all(found: dict[Node, Layout], graph: Graph) -> bool:
     changed = [_spread(found, n) for n in (*graph.nodes, *reversed(graph.nodes))]
     return any(changed)
+
+
+def _roles(node: Node) -> tuple[str, ...]:
+    """What operands and result of an image op are; nothing for other ops and one in NHWC already."""
+    return _IMAGE_OPS.get(node.op, ()) if node.attrs.get("layout") == "NCHW" else ()
 
 
 def _spread(found: dict[Node, Layout], node: Node) -> bool:
@@ -178,7 +182,7 @@ class _Rebuild:
     def _in_form(self, node: Node, form: Layout) -> Node | None:
         """The physical form of `node`, or None where only the logical one can be made."""
         b, attrs = self.b, node.attrs
-        if node.op in _IMAGE_OPS:
+        if _roles(node):
             return b.make(node.op, self._images(node), {**attrs, "layout": "NHWC"})
         if OPS[node.op].pointwise:
             return b.make(node.op, [self.physical(x, form) for x in node.inputs], attrs)
@@ -206,7 +210,7 @@ class _Rebuild:
         """The logical form of `node` made from physical operands, where that is a gain."""
         b, x = self.b, node.inputs[0] if node.inputs else None
         form = self.layouts.get(x) if x else None
-        if node.op in _IMAGE_OPS:
+        if _roles(node):
             return b.make(node.op, self._images(node), {**node.attrs, "layout": "NHWC"})
         if node.op == "matmul" and self._shared_features(node):
             return self._product(node)
@@ -219,7 +223,7 @@ class _Rebuild:
 
     def _images(self, node: Node) -> list[Node]:
         """The operands of a convolution or pool in the forms that "NHWC" asks for."""
-        roles = zip(node.inputs, _IMAGE_OPS[node.op], strict=False)
+        roles = zip(node.inputs, _roles(node), strict=False)
         perms = [(x, TO_HWIO if role == "w" else TO_NHWC) for x, role in roles]
         return [self.physical(x, Layout(x.shape, perm)) for x, perm in perms]
 

@@ -19,7 +19,7 @@ from functools import partial
 
 from ..ir import Builder, Graph, Node
 from ..ir.ops.reduce import spread
-from .rewrite import rewrite
+from .rewrite import Rules, rewrite
 from .target import Target
 
 Pair = tuple[int, int]
@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 
 def lower(graph: Graph, target: Target) -> Graph:
     """The graph in terms of ops that the runtimes have kernels for."""
-    rules = {
+    rules: Rules = {
         "conv2d": (partial(lower_conv2d, target),),
         "conv2d_input_grad": (partial(lower_input_grad, target),),
         "conv2d_weight_grad": (partial(lower_weight_grad, target),),

@@ -212,9 +212,8 @@ def _donate(walk: _Walk, steps: list[Step], kernels: Kernels) -> tuple[str, ...]
         old = walk.inputs.get(name)
         if old is None or old.buffer is new.buffer:
             continue
-        maker, index = makers.get(id(new.buffer), (None, 0))
-        free = maker is not None and new.buffer.outer is None
-        if free and _may_overwrite(maker, index, old.buffer, kernels):
+        made = makers.get(id(new.buffer)) if new.buffer.outer is None else None
+        if made and _may_overwrite(*made, old.buffer, kernels):
             _share(walk.values, new.buffer, old.buffer)
         else:
             moves.append(name)

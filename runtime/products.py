@@ -76,8 +76,8 @@ def bind_matmul(k: Binding) -> Iterator[Call]:
 
 def shift_scratch(node: Node, rows: int) -> int:
     """Bytes of a plane as wide as x, in which shift_matmul makes its result."""
-    x = node.inputs[0].tensor
-    return x.size(rows) // x.shape[-1] * node.shape[-1] * x.numpy.itemsize
+    n, h, width, _ = node.inputs[0].tensor.concrete(rows)
+    return n * h * width * node.tensor.concrete(rows)[-1] * node.tensor.numpy.itemsize
 
 
 def bind_shift_matmul(k: Binding) -> Iterator[Call]:

@@ -100,5 +100,9 @@ def flops(node: Node, rows: int) -> float:
     if node.op == "shift_matmul_weight_grad":
         positions = b.size(rows) // b.concrete(rows)[-1]
         return 2.0 * positions * node.tensor.size(rows)
-    inner = a.concrete(rows)[-1] if not node.attrs["transpose_a"] else a.size(rows) // a.shape[-1]
+    inner = (
+        a.concrete(rows)[-1]
+        if not node.attrs["transpose_a"]
+        else a.size(rows) // a.concrete(rows)[-1]
+    )
     return 2.0 * node.tensor.size(rows) * inner

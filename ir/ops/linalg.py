@@ -36,11 +36,12 @@ class Matmul(Op):
     ) -> TensorType:
         if transpose_a and transpose_b:
             raise CompileError("matmul: transpose_a and transpose_b exclude each other")
-        if transpose_a:
+        fits, shape = False, a.shape
+        if transpose_a and b.rank >= 2:
             fits, shape = a.shape[:-1] == b.shape[:-1], (a.shape[-1], b.shape[-1])
-        else:
-            k, m = (b.shape[1], b.shape[0]) if transpose_b else (b.shape[0], b.shape[-1])
-            fits, shape = b.rank == 2 and a.shape[-1] == k, (*a.shape[:-1], m)
+        elif b.rank == 2:
+            k, m = reversed(b.shape) if transpose_b else b.shape
+            fits, shape = a.shape[-1:] == (k,), (*a.shape[:-1], m)
         if not fits or a.rank < 2 or a.dtype != b.dtype:
             flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
             raise CompileError(f"matmul: {a} and {b} do not fit with {flags}")

@@ -218,7 +218,7 @@ class Item(Op):
     attrs = {"index": REQUIRED}
     differentiable = False  # autodiff hands the gradient of item 0 to the op itself
 
-    def infer(self, x: TupleType, *, index: int) -> TensorType:  # type: ignore[override]
+    def infer(self, x: TupleType, *, index: int) -> TensorType:
         if not isinstance(x, TupleType) or not 0 <= index < len(x.items):
             raise CompileError(f"item: {x} has no item {index}")
         return x.items[index]
