@@ -1,27 +1,28 @@
 """The two data sets of the examples, and the split that goes with them.
 
-`spiral` is computed, `fashion_mnist` is read: from the four IDX files of the whole set, or from the
-subset that ships with the package. Files are checked field by field before their contents are
-believed, and whatever does not fit is a `DataError` with the file and the field in it.
+`spiral` is computed, `fashion_mnist` is read: from the four IDX files of the whole set, found or
+downloaded, or from the subset that ships with the package. Files are checked field by field before
+their contents are believed, and whatever does not fit is a `DataError` with the file and the field
+in it.
 """
 
 from __future__ import annotations
 
-import gzip
 import importlib.resources
 import operator
 import os
-import struct
 import zipfile
 import zlib
 from numbers import Real
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ir import environment
 from ..ir.errors import DataError
+from . import idx
 
 __all__ = ["fashion_mnist", "spiral", "train_val_test_split"]
 
@@ -33,10 +34,12 @@ SIDE = 28  # pixels
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
 SUBSET_FILE = "data/fashion_mnist_subset.npz"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-
-# Source: http://yann.lecun.com/exdb/mnist: two zero bytes, 8 for unsigned bytes, the dimensions.
-IMAGES_MAGIC, LABELS_MAGIC = 0x0803, 0x0801
-GZIP_MAGIC = b"\x1f\x8b"
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 def spiral(
@@ -69,12 +72,17 @@ def fashion_mnist(
     """`X_train [60000, 1, 28, 28], y_train [60000], X_test [10000, 1, 28, 28], y_test [10000]`.
 
     Pixels are uint8, 0 for the background; labels are int64, 0 to 9, equally many of each. The four
-    IDX files (`train-images-idx3-ubyte` and so on, plain or `.gz`) are read from the folder `root`,
-    or from where Debian's package dataset-fashion-mnist puts them. `subset=True` reads 600 training
-    and 100 test images of each class, chosen by a seed, from a file that ships with gemmc; it needs
-    neither the files nor the folder. The arrays belong to the caller.
+    IDX files (`train-images-idx3-ubyte` and so on, plain or `.gz`) are read from the folder `root`;
+    without it from the folder GEMMC_DATA; without either from the first that has all four of
+    `gemmc/fashion-mnist` in the user's cache folder and where Debian's package
+    dataset-fashion-mnist puts them; else they are downloaded to the cache folder, 30 MB, once.
 
-    Raises DataError if a file is missing or damaged; then nothing was loaded.
+    `subset=True` reads 600 training and 100 test images of each class, chosen by a seed, from a
+    file that ships with gemmc; it needs neither the files nor a folder. The arrays belong to the
+    caller.
+
+    Raises DataError if a file is missing or damaged, or cannot be downloaded; then nothing was
+    loaded.
     Source: Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST", arXiv 1708.07747.
     """
     if not isinstance(subset, bool | np.bool):
@@ -162,75 +170,52 @@ def _rows(name: str, value: ArrayLike) -> NDArray[Any]:
 
 
 def _fashion_mnist_folder(root: str | os.PathLike[str] | None) -> Path:
-    if root is None and DEBIAN_FOLDER.is_dir():
-        return DEBIAN_FOLDER
-    if root is None:
-        raise DataError(
-            f"fashion_mnist: no folder {DEBIAN_FOLDER}: install dataset-fashion-mnist (Debian, "
-            "Ubuntu), or give the folder of the four IDX files as root, or use subset=True"
-        )
-    if not isinstance(root, str | os.PathLike):
-        raise DataError(f"fashion_mnist: root is {root!r}, expected the path of a folder")
-    folder = Path(root)
-    if not folder.is_dir():
-        raise DataError(f"fashion_mnist: root is {str(folder)!r}, which is not a folder")
+    if root is not None:
+        if not isinstance(root, str | os.PathLike):
+            raise DataError(f"fashion_mnist: root is {root!r}, expected the path of a folder")
+        return _given_folder("root", Path(root))
+    named, caches = environment.data_folder(), environment.cache_folder()
+    if named is not None:
+        return _given_folder("GEMMC_DATA", named)
+    cache = None if caches is None else caches / "fashion-mnist"
+    for folder in (cache, DEBIAN_FOLDER):
+        if folder is not None and all(idx.find(folder, name) for name in FILES):
+            return folder
+    from . import download  # 20 ms, and most often the files are there
+
+    return download.complete(cache)
+
+
+def _given_folder(source: str, folder: Path) -> Path:
+    """`folder`, which must have all four files: what is named is never replaced by a download."""
+    if not os.path.isdir(folder):  # Path.is_dir raises where we may not look
+        raise DataError(f"fashion_mnist: {source} is {str(folder)!r}, which is not a folder")
+    for name in FILES:
+        if idx.find(folder, name) is None:
+            raise DataError(
+                f"fashion_mnist: {source}: no file {name} or {name}.gz in {folder}: put all four "
+                f"IDX files of Fashion-MNIST there, or leave {source} out to look elsewhere"
+            )
     return folder
 
 
 def _read_images(folder: Path, name: str, count: int) -> Pixels:
-    dims = {"images": count, "rows": SIDE, "columns": SIDE}
-    return _read_idx(folder, name, IMAGES_MAGIC, dims).reshape(count, 1, SIDE, SIDE)
+    dims = {"number of images": count, "rows": SIDE, "columns": SIDE}
+    pixels = idx.read(_path(folder, name), idx.IMAGES_MAGIC, dims)
+    return pixels.reshape(count, 1, SIDE, SIDE)
 
 
 def _read_labels(folder: Path, name: str, count: int) -> Labels:
-    labels = _read_idx(folder, name, LABELS_MAGIC, {"labels": count})
+    path = _path(folder, name)
+    labels = idx.read(path, idx.LABELS_MAGIC, {"number of labels": count})
     if labels.max() >= CLASSES:
         first = int(np.argmax(labels >= CLASSES))
-        raise DataError(
-            f"fashion_mnist: {folder / name}: label {first} is {labels[first]}, expected 0 to 9"
-        )
+        raise DataError(f"fashion_mnist: {path}: label {first} is {labels[first]}, expected 0 to 9")
     return labels.astype(np.int64)
 
 
-def _read_idx(folder: Path, name: str, magic: int, dims: dict[str, int]) -> Pixels:
-    """The bytes of one IDX file, flat, once its header says just what `magic` and `dims` expect.
-
-    The sizes are known before a byte is read, so no header can make us read or allocate more.
-    """
-    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-    if path is None:
-        raise DataError(
-            f"fashion_mnist: no file {name} or {name}.gz in {folder}: all four IDX files of "
-            "Fashion-MNIST must be there"
-        )
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == GZIP_MAGIC
-            file.seek(0)
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
-            return _parse_idx(path, stream, {"magic number": magic, **dims})
-    except (OSError, EOFError, zlib.error) as error:  # what a damaged gzip stream raises
-        raise DataError(f"fashion_mnist: {path}: {error}: get the file again") from error
-
-
-def _parse_idx(path: Path, stream: BinaryIO, fields: dict[str, int]) -> Pixels:
-    size = 4 * len(fields)
-    head = stream.read(size)
-    if len(head) < size:
-        raise DataError(f"fashion_mnist: {path}: header has {len(head)} bytes, expected {size}")
-    for (field, expected), (found,) in zip(
-        fields.items(), struct.iter_unpack(">I", head), strict=True
-    ):
-        if found != expected:
-            raise DataError(f"fashion_mnist: {path}: {field} is {found}, expected {expected}")
-    nbytes = int(np.prod(list(fields.values())[1:]))
-    data = stream.read(nbytes + 1)  # one more: reaching the end also checks gzip's checksum
-    if len(data) != nbytes:
-        seen = "more" if len(data) > nbytes else str(len(data))
-        raise DataError(
-            f"fashion_mnist: {path}: data has {seen} bytes, expected {nbytes}: get the file again"
-        )
-    return np.frombuffer(data, np.uint8).copy()  # a copy, because bytes cannot be written
+def _path(folder: Path, name: str) -> Path:
+    return idx.find(folder, name) or folder / name  # which was there, and idx.read looks again
 
 
 def _load_subset() -> tuple[Pixels, Labels, Pixels, Labels]:
