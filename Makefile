@@ -32,7 +32,7 @@ lint: $(VENV)/.test  ## the format, the linter and the types
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## the harness: gemmc beside PyTorch on this machine
-	$(BIN)/python -m gemmc.bench
+	$(BIN)/python -m gemmc.bench step
 
 docs: $(VENV)/.run  ## write docs/ops.md again, from the table of ops
 	$(BIN)/python -m gemmc.ir.ops_table > docs/ops.md.new

@@ -1,8 +1,24 @@
-"""`python -m gemmc.bench`: the benchmark of `step.py`."""
+"""`python -m gemmc.bench step|accuracy`: gemmc beside PyTorch on this machine."""
 
+import argparse
 import sys
 
-from .step import main
+from . import accuracy, step
+
+
+def main() -> int:
+    """Runs the benchmark that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m gemmc.bench", description=__doc__)
+    benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    for module in (step, accuracy):
+        name, about = module.__name__.rsplit(".", 1)[1], (module.__doc__ or "").split("\n")[0]
+        one = benchmarks.add_parser(name, help=about, description=about)
+        module.add_arguments(one)
+        one.set_defaults(run=module.run)
+    chosen = parser.parse_args()
+    chosen.run(chosen)
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

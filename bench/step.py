@@ -1,6 +1,6 @@
 """A training step of the seed's CNN, gemmc beside PyTorch eager, and where gemmc's time goes.
 
-    python -m gemmc.bench [--batch 32] [--rounds 15] [--steps 40]
+    python -m gemmc.bench step [--batch 32] [--rounds 15] [--steps 40]
 
 Both run in processes of their own with the same initial weights and the same batch, take turns
 (A B A B), and are warmed up first. The figure is the median over rounds of the ratio of their times
@@ -15,27 +15,29 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
 
 from ..frontend import datasets
-from ..frontend.demo import fashion_model
 from ..frontend.executable import compile
+from ..frontend.experiments import fashion_model
 
 WARM_UP = 30  # steps: PyTorch's allocator and both BLAS's thread pools have settled by then
 HELD_BACK = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and prints its tables."""
-    parser = argparse.ArgumentParser(prog="python -m gemmc.bench", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=40, help="steps a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="PyTorch's")
-    chosen = parser.parse_args(arguments)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Runs the benchmark and prints its tables."""
     print(machine(), flush=True)
     contenders = {
         "gemmc blas": Contender(_gemmc_steps, chosen.batch, chosen.threads),
@@ -59,16 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"gemmc / torch eager: {np.median(ratios):.2f} times (95% interval {low:.2f} to {high:.2f})"
     )
     print(f"\n{_profile(chosen.batch)}")
-    return 0
 
 
 def machine() -> str:
-    """The machine and libraries a figure belongs to, and what in the environment holds them back."""
+    """The machine and libraries a figure belongs to, and what holds them back."""
     blas = np.__config__.show(mode="dicts")["Build Dependencies"]["blas"]
     held = [f"{k}={os.environ[k]}" for k in HELD_BACK if k in os.environ]
     return "\n".join(
         [
-            f"cpu     {_cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+            f"cpu     {_cpu_name()}, {os.cpu_count()} cores, {platform.machine()}",
             f"python  {platform.python_version()}, numpy {np.__version__}, {blas.get('name')}",
             f"environment  {' '.join(held) or 'nothing that holds BLAS back'}",
         ]

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from numbers import Integral, Real
+from typing import Any
 
 from ..ir import CompileError
 
+INT64_END = 2**63  # seeds and counters are int64 in the compiled programs
+
 
 def integer(owner: str, name: str, value: object, least: int = 1) -> int:
-    """`value` as an int of at least `least`."""
+    """`value` as an int of at least `least`, and below 2**63."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise CompileError(f"{owner}: {name}: got {value!r}, expected an integer >= {least}")
+    if value >= INT64_END:
+        raise CompileError(f"{owner}: {name}: got {value!r}, expected an integer below 2**63")
     return int(value)
+
+
+def sample_shape(given: object) -> tuple[int, ...]:
+    """`given` as the shape of one input, without the rows."""
+    if not isinstance(given, (tuple, list)) or not given:
+        raise CompileError(
+            f"input_shape: got {given!r}, expected the shape of one sample, such as (1, 28, 28)"
+        )
+    return tuple(integer("compile", "input_shape", d) for d in given)
+
+
+def of_constructor(made: object) -> dict[str, Any]:
+    """The constructor's arguments, from the attributes of the same names."""
+    names = inspect.signature(type(made).__init__).parameters
+    return {n: getattr(made, n) for n in names if n != "self" and hasattr(made, n)}
 
 
 def pair(owner: str, name: str, value: object, least: int = 1) -> tuple[int, int]:

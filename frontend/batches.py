@@ -55,7 +55,7 @@ class Batches:
 
 def inputs(name: str, given: object, shape: Sequence[int], least: int = 1) -> Batches:
     """`given` as inputs [rows, *shape]: floats as they are, uint8 scaled by 1/255."""
-    array = _array(name, given)
+    array = as_array(name, given)
     wanted = f"[rows, {', '.join(map(str, shape))}]"
     if array.ndim == 0 or array.shape[1:] != tuple(shape):
         raise DataError(
@@ -74,18 +74,29 @@ def inputs(name: str, given: object, shape: Sequence[int], least: int = 1) -> Ba
 
 def targets(name: str, given: object, t: TensorType, classes: int, least: int = 1) -> Batches:
     """`given` as targets of type `t`: labels in [0, classes) of any integer dtype, or floats."""
-    array = _array(name, given)
+    array = as_array(name, given)
     if t.dtype == "i64":
         return Batches(_labels(name, array, classes, least))
     wanted = f"[rows{''.join(f', {d}' for d in t.shape[1:])}]"
     if array.ndim == 0 or array.shape[1:] != t.shape[1:]:
         raise DataError(
             f"{name}: got shape {list(array.shape)}, expected {wanted}, exactly the output's"
+            f"{_target_hint(name, array, t)}"
         )
     if array.dtype.kind not in FLOAT_KINDS:
-        raise DataError(f"{name}: got dtype {array.dtype}, expected floats")
+        raise DataError(
+            f"{name}: got dtype {array.dtype}, expected floats: use {name}.astype('float32')"
+        )
     _check_rows(name, array, least)
     return Batches(np.ascontiguousarray(array))
+
+
+def row_shape(name: str, given: object) -> tuple[int, ...]:
+    """The shape of one row of an array [rows, ...]."""
+    shape = as_array(name, given).shape
+    if len(shape) < 2:
+        raise DataError(f"{name}: got shape {list(shape)}, expected [rows, ...]")
+    return shape[1:]
 
 
 def check_lengths(x_name: str, x: Batches, y_name: str, y: Batches) -> None:
@@ -95,12 +106,13 @@ def check_lengths(x_name: str, x: Batches, y_name: str, y: Batches) -> None:
 
 
 def _labels(name: str, array: np.ndarray, classes: int, least: int) -> np.ndarray:
+    if array.ndim != 1:
+        hint = f": use {name}.argmax(1)" if array.shape[1:] == (classes,) else ""
+        raise DataError(f"{name}: got shape {list(array.shape)}, expected labels [rows]{hint}")
     if array.dtype.kind not in "iu":
         raise DataError(
             f"{name}: got dtype {array.dtype}, expected integer labels: use {name}.astype('int64')"
         )
-    if array.ndim != 1:
-        raise DataError(f"{name}: got shape {list(array.shape)}, expected labels [rows]")
     _check_rows(name, array, least)
     if len(array) and not (array.min() >= 0 and array.max() < classes):
         row = int(np.flatnonzero((array < 0) | (array >= classes))[0])
@@ -111,7 +123,8 @@ def _labels(name: str, array: np.ndarray, classes: int, least: int) -> np.ndarra
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _array(name: str, given: object) -> np.ndarray:
+def as_array(name: str, given: object) -> np.ndarray:
+    """`given` as an array of numbers."""
     try:
         array = np.asarray(given)
     except (ValueError, TypeError) as error:
@@ -133,4 +146,10 @@ def _hint(array: np.ndarray, shape: Sequence[int]) -> str:
         return f": one sample needs its own row, x[None] is {[1, *shape]}"
     if array.shape[1:] == tuple(shape)[1:] and tuple(shape)[:1] == (1,):
         return ": images need a channel, x[:, None]"
+    if len(shape) == 3 and array.shape[1:] == (*shape[1:], shape[0]):
+        return ": the channels come first, x.transpose(0, 3, 1, 2)"
     return ""
+
+
+def _target_hint(name: str, array: np.ndarray, t: TensorType) -> str:
+    return f": use {name}[:, None]" if (*array.shape[1:], 1) == t.shape[1:] else ""

@@ -6,27 +6,8 @@ import time
 
 from . import datasets
 from .executable import Executable, compile
-from .layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Softmax
-from .losses import CrossEntropyLoss
-from .module import Module
-from .optimizers import Adam
+from .experiments import fashion_model, spiral_model
 from .sequential import Sequential
-
-
-def spiral_model(seed: int = 0) -> Sequential:
-    """The seed's network for the spiral of 8 classes."""
-    layers = [Linear(2, 32), ReLU(), Linear(32, 16), ReLU(), Linear(16, 8), Softmax()]
-    return _trained_by_adam(layers, seed)
-
-
-def fashion_model(seed: int = 0) -> Sequential:
-    """The seed's convolutional network for Fashion-MNIST."""
-    layers = [
-        *(Conv2d(1, 16, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),
-        *(Conv2d(16, 32, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),
-        *(Flatten(), Linear(1568, 128), ReLU(), Dropout(), Linear(128, 10), Softmax()),
-    ]
-    return _trained_by_adam(layers, seed)
 
 
 def demo() -> None:
@@ -35,10 +16,6 @@ def demo() -> None:
     _spiral()
     print()
     _fashion()
-
-
-def _trained_by_adam(layers: list[Module], seed: int) -> Sequential:
-    return Sequential(layers, CrossEntropyLoss(), Adam(lr=1e-3), seed=seed)
 
 
 def _spiral() -> None:
@@ -65,14 +42,14 @@ def _fashion() -> None:
 def _compiled(title: str, model: Sequential, shape: tuple[int, ...]) -> Executable:
     print(f"== {title}\n")
     begin = time.perf_counter()
-    executable = compile(model, shape, batch_size=32)
+    executable = compile(model, shape, batch_size=32, threads=1)
     seconds = time.perf_counter() - begin
     print(model.summary(shape))
     stages = " > ".join(executable.stages)
     print(f"\ncompiled in {seconds:.2f} s: {stages}")
     plan = executable.plan
     sizes = f"arena {plan.arena_bytes:,} bytes, lower bound {plan.bound_bytes:,}"
-    print(f"one training step of 32 rows: {len(list(plan.steps()))} steps, {sizes}")
+    print(f"one training step of 32 rows, 1 BLAS thread: {len(list(plan.steps()))} steps, {sizes}")
     return executable
 
 

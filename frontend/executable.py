@@ -20,7 +20,7 @@ from ..runtime.blas import BlasProgram, aligned_arena
 from ..runtime.profile import Profile, profile_program
 from ..runtime.reference import ReferenceProgram
 from . import batches
-from .arguments import integer
+from .arguments import integer, sample_shape
 from .batches import Batches
 from .sequential import Sequential
 from .trace import PROGRAMS, output_type, trace, trace_update
@@ -45,8 +45,9 @@ def compile(
     """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
 
     runtime: "blas" runs the plan on SciPy's BLAS, "reference" interprets the traced graph, "auto"
-    is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is for
-    runtimes that have threads of their own: the blas runtime leaves them to the BLAS library.
+    is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is how
+    many the BLAS library may use while a program runs; None leaves that to the library. On a machine
+    that is busy with other things 1 is often faster by far: OpenBLAS's threads wait for each other.
     `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
@@ -84,12 +85,12 @@ class Executable:
         if not isinstance(model, Sequential):
             raise CompileError(f"model: got {type(model).__name__}, expected a Sequential")
         self.model = model
-        self.input_shape = _input_shape(input_shape)
+        self.input_shape = sample_shape(input_shape)
         self.batch_size = integer("compile", "batch_size", batch_size)
         self.runtime = _runtime(runtime, dtype, tune)
         self.dtype = dtype
         self.threads = None if threads is None else integer("compile", "threads", threads)
-        self._dump = Path(dump) if dump is not None else None
+        self._dump = None if dump is None else _folder(dump)
         self._compiled: dict[tuple[str, bool], Compiled] = {}
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
@@ -113,6 +114,8 @@ class Executable:
 
     def graph(self, stage: str, program: str = "step") -> Graph:
         """The graph of `program` after `stage`, for a stage that has one."""
+        if stage not in STAGES[:-1]:
+            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(STAGES[:-1])}")
         return self._program(program).stages[stage]
 
     def __call__(self, x: object) -> np.ndarray:
@@ -197,13 +200,15 @@ class Executable:
         Each epoch sees all rows once, in the order `epoch_order` gives; the last batch may be
         short. verbose: report every so many epochs, 0 never. DataError before anything has moved.
         """
-        self._require("fit", optimizer=True)
+        self._require_loss(optimizer=True)
+        integer("fit", "epochs", epochs, least=0)
+        integer("fit", "verbose", verbose, least=0)
+        if not isinstance(shuffle, bool):
+            raise CompileError(f"fit: shuffle: got {shuffle!r}, expected True or False")
         train = self.checked("X", X, "y", y)
         if (X_val is None) != (y_val is None):
             raise DataError("X_val, y_val: got one of them, expected both or neither")
         val = None if X_val is None else self.checked("X_val", X_val, "y_val", y_val)
-        integer("fit", "epochs", epochs, least=0)
-        integer("fit", "verbose", verbose, least=0)
         return fit(self, train, val, epochs, shuffle, verbose)
 
     def profile(self, x: object, y: object, repeat: int = 20) -> Profile:
@@ -224,7 +229,7 @@ class Executable:
 
     def checked(self, x_name: str, x: object, y_name: str, y: object) -> tuple[Batches, Batches]:
         """x and y as inputs and targets of this model, of the same number of rows."""
-        self._require("evaluate")
+        self._require_loss()
         loss = self.model.loss_func
         assert loss is not None
         given = batches.inputs(x_name, x, self.input_shape)
@@ -249,11 +254,11 @@ class Executable:
             )
         return given, wanted
 
-    def _require(self, what: str, optimizer: bool = False) -> None:
+    def _require_loss(self, optimizer: bool = False) -> None:
         if self.model.loss_func is None:
-            raise CompileError(f"{what}: the model has no loss: use Sequential(loss_func=...)")
+            raise CompileError("loss_func: the model has none: use Sequential(loss_func=...)")
         if optimizer and self.model.optimizer is None:
-            raise CompileError(f"{what}: the model has no optimizer: use Sequential(optimizer=...)")
+            raise CompileError("optimizer: the model has none: use Sequential(optimizer=...)")
 
     def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
         model = self.model
@@ -272,7 +277,7 @@ class Executable:
         key = (name, name == "step" if training is None else training)
         if key not in self._compiled:
             if name != "predict":
-                self._require(name, optimizer=name == "step")
+                self._require_loss(optimizer=name == "step")
             self._compiled[key] = self._compile(*key)
         return self._compiled[key]
 
@@ -286,7 +291,8 @@ class Executable:
             graph = autodiff(program.graph, program.wrt, program.updates)
             runner = ReferenceProgram(graph, state.stored, program.storage)
         else:
-            runner = BlasProgram(plan, state.stored, aligned_arena(plan.arena_bytes))
+            arena = aligned_arena(plan.arena_bytes)
+            runner = BlasProgram(plan, state.stored, arena, self.threads)
         compiled = Compiled(stages, plan, runner)
         if self._dump is not None:
             _write_dump(self._dump, name, compiled)
@@ -311,14 +317,6 @@ class Executable:
         return Program(graph, self.batch_size, wrt, updates, storage)
 
 
-def _input_shape(given: object) -> tuple[int, ...]:
-    if not isinstance(given, (tuple, list)) or not given:
-        raise CompileError(
-            f"input_shape: got {given!r}, expected the shape of one sample, such as (1, 28, 28)"
-        )
-    return tuple(integer("compile", "input_shape", d) for d in given)
-
-
 def _runtime(runtime: str, dtype: str, tune: bool) -> str:
     if runtime not in RUNTIMES:
         raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
@@ -334,8 +332,18 @@ def _runtime(runtime: str, dtype: str, tune: bool) -> str:
     return "blas" if runtime == "auto" else runtime
 
 
+def _folder(dump: object) -> Path:
+    if not isinstance(dump, (str, PathLike)):
+        raise CompileError(f"dump: got {dump!r}, expected the path of a folder")
+    folder = Path(dump)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompileError(f"dump: cannot be made a folder: {error}") from error
+    return folder
+
+
 def _write_dump(folder: Path, program: str, compiled: Compiled) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for i, (stage, graph) in enumerate(compiled.stages.items()):
         (folder / f"{program}.{i:02}.{stage}.ir").write_text(f"{graph}\n")
     text = f"{plan_text(compiled.plan)}\n\n{compiled.plan.report()}\n"

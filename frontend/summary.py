@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .arguments import sample_shape
+
 if TYPE_CHECKING:
     from .sequential import Sequential
 
 
 def summary(model: Sequential, input_shape: tuple[int, ...] | None = None) -> str:
     """A row a layer: name, arguments, parameters, and, with input_shape, the output's shape."""
-    shapes = _output_shapes(model, input_shape) if input_shape else [""] * len(model.layers)
+    shapes = (
+        _output_shapes(model, sample_shape(input_shape))
+        if input_shape
+        else [""] * len(model.layers)
+    )
     rows = [("layer", "arguments", "output", "parameters")]
     for i, layer in enumerate(model.layers):
         count = sum(math.prod(p.shape) for _, p in layer.named_parameters())

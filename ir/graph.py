@@ -120,7 +120,7 @@ class Builder:
         """The node of `op`; CompileError where the shape rule refuses."""
         spec = OPS[op]
         full = spec.complete(attrs)
-        node_type = spec.infer(*(x.type for x in inputs), **full)
+        node_type = spec.result([x.type for x in inputs], full)
         return self._intern(op, tuple(inputs), full, node_type)
 
     def input(self, name: str, node_type: TensorType) -> Node:

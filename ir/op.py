@@ -8,22 +8,25 @@ format, the interpreter and the table in docs/ops.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .errors import CompileError
-from .types import FLOATS, N, TensorType, Type
+from .types import DTYPES, FLOATS, N, TensorType, Type
 
 if TYPE_CHECKING:
     from .graph import Builder, Node
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "required"})()
 Gradients = tuple["Node | None", ...]
+KINDS = {"f": FLOATS, "b": ("bool",), "i": ("i64",), "u": ("u8",), "a": tuple(DTYPES)}
 
 
 class Op:
     """One operation. Subclasses set the class attributes and define the three rules.
 
+    `kinds` has a letter for each operand: `f` for a float (of one dtype, if there are several), `b`
+    boolean, `i` i64, `u` u8, `a` anything; None leaves it to `infer`.
     `infer(*types, **attrs)` returns the result's type or raises CompileError saying what does not
     fit. `evaluate(xp, *arrays, **attrs)` returns the result, with `N` in attrs replaced by the
     number of rows. `gradient(b, node, g)` returns, for each input, the node of its gradient given
@@ -31,6 +34,7 @@ class Op:
     """
 
     name: ClassVar[str]
+    kinds: ClassVar[str | None] = None
     attrs: ClassVar[Mapping[str, Any]] = {}
     examples: ClassVar[tuple[str, ...]] = ()  # "matmul f32[N,4], f32[4,3]"; N is drawn by the tests
     domain: ClassVar[tuple[float, float]] = (-2.0, 2.0)  # where examples draw their numbers
@@ -45,6 +49,26 @@ class Op:
 
     def gradient(self, b: Builder, node: Node, g: Any) -> Gradients:
         raise NotImplementedError(self.name)
+
+    def result(self, types: Sequence[Type], attrs: Mapping[str, Any]) -> Type:
+        """The type of the op on operands of `types`; CompileError where they do not fit."""
+        if self.kinds is not None:
+            self._check_operands(types, self.kinds)
+        return self.infer(*types, **attrs)  # type: ignore[arg-type]
+
+    def _check_operands(self, types: Sequence[Type], kinds: str) -> None:
+        if len(types) != len(kinds):
+            raise CompileError(f"{self.name}: got {len(types)} operands, expected {len(kinds)}")
+        floats = set()
+        for t, kind in zip(types, kinds, strict=True):
+            if not isinstance(t, TensorType):
+                raise CompileError(f"{self.name}: {t} is several results: take one with item")
+            if t.dtype not in KINDS[kind]:
+                raise CompileError(f"{self.name}: dtypes do not fit: {', '.join(map(str, types))}")
+            if kind == "f":
+                floats.add(t.dtype)
+        if len(floats) > 1:
+            raise CompileError(f"{self.name}: dtypes differ: {', '.join(map(str, types))}")
 
     def complete(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         """attrs with the defaults filled in; CompileError for one that is unknown or missing."""
@@ -74,12 +98,12 @@ def register(cls: type[OpClass]) -> type[OpClass]:
 class Pointwise(Op):
     """Each element of the result depends on that element of each operand, and on nothing else.
 
-    `kinds` has a letter for each operand: `f` for a float, `b` for a boolean; `result` likewise.
+    `gives` is the letter of the result, `f` or `b`.
     """
 
     pointwise = True
-    kinds: ClassVar[str] = "ff"
-    result: ClassVar[str] = "f"
+    kinds = "ff"
+    gives: ClassVar[str] = "f"
 
     def __init_subclass__(cls) -> None:
         if "examples" not in cls.__dict__ and cls.kinds:
@@ -89,19 +113,9 @@ class Pointwise(Op):
             cls.examples = (f"{name} {', '.join(words)}", f"{name} {', '.join(scalar)}")
 
     def infer(self, *types: TensorType, **attrs: Any) -> TensorType:
-        if len(types) != len(self.kinds):
-            raise CompileError(
-                f"{self.name}: got {len(types)} operands, expected {len(self.kinds)}"
-            )
-        floats = [t for t, k in zip(types, self.kinds, strict=True) if k == "f"]
-        for t, kind in zip(types, self.kinds, strict=True):
-            if t.shape != types[0].shape:
-                raise CompileError(f"{self.name}: shapes differ: {', '.join(map(str, types))}")
-            if (kind == "b") != (t.dtype == "bool") or (kind == "f" and t.dtype != floats[0].dtype):
-                raise CompileError(f"{self.name}: dtypes do not fit: {', '.join(map(str, types))}")
-        if self.result == "b":
-            return TensorType(types[0].shape, "bool")
-        return TensorType(types[0].shape, floats[0].dtype)
+        if any(t.shape != types[0].shape for t in types):
+            raise CompileError(f"{self.name}: shapes differ: {', '.join(map(str, types))}")
+        return TensorType(types[0].shape, "bool" if self.gives == "b" else types[-1].dtype)
 
 
 def is_float(t: Type) -> bool:

@@ -30,12 +30,13 @@ from typing import Any
 
 from .errors import CompileError
 from .graph import Builder, Graph, Node
-from .op import OPS
-from .types import N, TensorType, parse_type
+from .op import OPS, REQUIRED
+from .types import N, TensorType, Type, parse_type
 
 WIDTH = 80  # columns of a list of inputs or results
 
 _TYPE = r"\([^()]*\)|\w+\[[^\]]*\]"
+_INPUT = rf"%([\w.]+): ({_TYPE})"
 _STATEMENT = re.compile(
     rf"%(?P<name>[\w.]+): (?P<type>{_TYPE}) = (?P<op>\w+)(?P<args>(?:,? %[\w.]+)*)"
     r"(?: \{(?P<attrs>[^{}]*)\})?(?: \((?P<block>.*)\) \{)?(?:  # (?P<loc>.*))?"
@@ -67,13 +68,13 @@ def print_attr(value: Any) -> str:
 
 
 def _print_block(graph: Graph, indent: str) -> str:
-    names = {n: n.name for n in graph.inputs}
+    names = {n: n.attrs.get("name", "?") for n in graph.inputs}  # broken graphs print as well
     names.update({n: str(i) for i, n in enumerate(graph.nodes)})
-    inputs = [f"%{n.name}: {n.type}" for n in graph.inputs]
+    inputs = [f"%{names[n]}: {n.type}" for n in graph.inputs]
     lines = [f"({_listed(inputs, indent)}) {{"]
     for node in graph.nodes:
         lines.append(f"{indent}  {_print_statement(node, names, indent + '  ')}")
-    results = _listed([f"{key}=%{names[n]}" for key, n in graph.outputs.items()], indent)
+    results = _listed([f"{key}=%{names.get(n, '?')}" for key, n in graph.outputs.items()], indent)
     return "\n".join([*lines, f"{indent}  return {results}", f"{indent}}}"])
 
 
@@ -88,12 +89,12 @@ def _listed(items: Sequence[str], indent: str) -> str:
 
 
 def _print_statement(node: Node, names: dict[Node, str], indent: str) -> str:
-    defaults = OPS[node.op].attrs
-    shown = {k: v for k, v in node.attrs.items() if repr(v) != repr(defaults[k])}
+    defaults = OPS[node.op].attrs if node.op in OPS else {}
+    shown = {k: v for k, v in node.attrs.items() if repr(v) != repr(defaults.get(k, REQUIRED))}
     body = shown.pop("body", None)
     text = f"%{names[node]}: {node.type} = {node.op}"
     if node.inputs:
-        text += " " + ", ".join(f"%{names[x]}" for x in node.inputs)
+        text += " " + ", ".join(f"%{names.get(x, '?')}" for x in node.inputs)
     if shown:
         text += " {" + ", ".join(f"{k}={print_attr(v)}" for k, v in shown.items()) + "}"
     loc = f"  # {node.loc}" if node.loc else ""
@@ -132,16 +133,20 @@ class _Lines:
 
 def _parse_block(lines: _Lines, name: str, inputs: str) -> Graph:
     b = Builder()
-    env = {}
-    for key, text in re.findall(rf"%([\w.]+): ({_TYPE})", inputs):
-        node_type = parse_type(text)
-        if not isinstance(node_type, TensorType):
-            raise lines.error("inputs that are tensors")
+    env: dict[str, Node] = {}
+    if inputs and not re.fullmatch(rf"{_INPUT}(?:, {_INPUT})*", inputs):
+        raise lines.error("inputs written %name: type")
+    for key, text in re.findall(_INPUT, inputs):
+        node_type = _parse_type(lines, text)
+        if not isinstance(node_type, TensorType) or key in env:
+            raise lines.error("inputs that are tensors, each with a name of its own")
         env[key] = b.input(key, node_type)
     arguments = tuple(env.values())
     order: dict[Node, None] = {}
     while not (line := lines.next()).startswith("return "):
         key, node = _parse_statement(lines, line, b, env)
+        if key in env:
+            raise lines.error(f"a new name; %{key} is made already")
         env[key] = node
         order[node] = None
     outputs = dict(_parse_return(lines, line, env))
@@ -169,7 +174,7 @@ def _parse_statement(
             node = b.make(match["op"], inputs, attrs)
         except (CompileError, TypeError) as error:
             raise lines.error(f"a valid {match['op']}: {error}") from error
-    if node.type != parse_type(match["type"]):
+    if node.type != _parse_type(lines, match["type"]):
         raise lines.error(f"type {node.type}, which is what the op gives")
     return match["name"], node
 
@@ -180,6 +185,13 @@ def _parse_return(lines: _Lines, line: str, env: dict[str, Node]) -> Iterator[tu
         if not match:
             raise lines.error("'return name=%value'")
         yield match[1], _lookup(lines, env, match[2])
+
+
+def _parse_type(lines: _Lines, text: str) -> Type:
+    try:
+        return parse_type(text)
+    except CompileError as error:
+        raise lines.error(f"a type: {error}") from error
 
 
 def _lookup(lines: _Lines, env: dict[str, Node], name: str) -> Node:
@@ -193,8 +205,9 @@ def _parse_attrs(lines: _Lines, text: str) -> dict[str, Any]:
         return {}
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        return {k.arg: _literal(k.value) for k in call.keywords if k.arg}
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError(text)
+        return {str(k.arg): _literal(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise lines.error("attributes written key=literal") from error
 

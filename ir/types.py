@@ -102,10 +102,10 @@ def parse_type(text: str) -> Type:
 
 
 def _tensor(text: str) -> TensorType:
-    match = re.fullmatch(r"(\w+)\[([N\d, ]*)\]", text)
+    match = re.fullmatch(r"(\w+)\[((?:(?:N|\d+)(?:, ?|(?=\])))*)\]", text)
     if not match:
         raise CompileError(f"type: got {text!r}, expected something like f32[N,16]")
-    dims = [d.strip() for d in match[2].split(",") if d.strip()]
+    dims = re.findall(r"N|\d+", match[2])
     return TensorType(tuple(N if d == "N" else int(d) for d in dims), match[1])
 
 

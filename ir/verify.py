@@ -19,8 +19,11 @@ def verify(graph: Graph) -> None:
         _require(node not in seen, graph, node, "is executed twice")
         for x in node.inputs:
             _require(x in seen, graph, node, f"uses {x!r} before it is made")
+        _require(node.op in OPS, graph, node, f"is no op: none is called {node.op!r}")
+        _require(node.op != "input", graph, node, "is an input, but not among the inputs")
         try:
-            inferred = OPS[node.op].infer(*(x.type for x in node.inputs), **node.attrs)
+            OPS[node.op].complete(node.attrs)
+            inferred = OPS[node.op].result([x.type for x in node.inputs], node.attrs)
         except (CompileError, TypeError) as error:
             raise _error(graph, node, f"does not fit its inputs: {error}") from error
         _require(inferred == node.type, graph, node, f"has type {node.type}, inferred {inferred}")

@@ -77,7 +77,7 @@ def _spread_all(found: dict[Node, Layout], graph: Graph) -> bool:
 
 
 def _roles(node: Node) -> tuple[str, ...]:
-    """What operands and result of an image op are; nothing for other ops and one in NHWC already."""
+    """What operands and result of an image op are; nothing for others, or in NHWC already."""
     return _IMAGE_OPS.get(node.op, ()) if node.attrs.get("layout") == "NCHW" else ()
 
 
@@ -237,12 +237,12 @@ class _Rebuild:
 
     def _product(self, node: Node) -> Node:
         """A product over, or resulting in, features in their physical order."""
-        pair = self._shared_features(node)
+        turned = (0, 1) if node.attrs["transpose_b"] else (1,)  # by place: both may be one value
         operands = [
             self._reshape(self.physical(x, self.layouts[x]), x.shape)
-            if x in pair
+            if i in turned
             else self.logical(x)
-            for x in node.inputs
+            for i, x in enumerate(node.inputs)
         ]
         return self.b.make("matmul", operands, node.attrs)
 

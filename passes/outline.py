@@ -16,13 +16,16 @@ def outline(
     """`graph` with each group for which `make` gives (op, attributes) outlined into one such node.
 
     Operands for which `absorbed` holds are repeated inside each body that reads them; those that
-    nothing else needs vanish from the graph outside. `groups` must be in dependency order.
+    nothing else needs vanish from the graph outside. `groups` must be in dependency order. Where
+    there is nothing to outline, the graph comes back as it is.
     """
+    blocks = [make(list(group)) for group in groups]
+    if not any(blocks):
+        return graph
     b = Builder()
     env = {n: b.clone(n, ()) for n in graph.inputs}
     outputs = set(graph.outputs.values())
-    for group in groups:
-        made = make(list(group))
+    for group, made in zip(groups, blocks, strict=True):
         if made is None:
             for node in group:
                 env[node] = b.clone(node, [_outside(b, env, x) for x in node.inputs])

@@ -73,7 +73,7 @@ def run_passes(program: Program) -> dict[str, Graph]:
     for name, run in PIPELINE:
         before, graph = graph, run(graph, program)
         if level >= 1:
-            verify(graph)
+            _check_rules(name, graph)
         if level >= 2 and name != "trace":
             check_meaning(name, before, graph, program.forms if name == "pack" else {})
         stages[name] = graph
@@ -85,10 +85,17 @@ def make_plan(program: Program, ordered: Graph, kernels: Kernels) -> Plan:
     return plan(ordered, program.rows, frozenset(program.storage), kernels)
 
 
+def _check_rules(name: str, graph: Graph) -> None:
+    try:
+        verify(graph)
+    except VerifyError as error:
+        raise VerifyError(f"pass {name}: {error}") from error
+
+
 def check_meaning(
     name: str, before: Graph, after: Graph, packed: Mapping[str, Layout], rows: int = 3
 ) -> None:
-    """VerifyError, naming the pass, if an output that both graphs have differs.
+    """VerifyError, naming the pass, if an output differs or is lost.
 
     Both run in float64 on the same random arrays, so that a difference is never mere rounding.
     `packed` says which inputs and outputs `after` has in a physical form.
@@ -96,7 +103,7 @@ def check_meaning(
     one, two = (in_float64(g) for g in (before, after))
     given = {n.name: n.tensor for n in (*one.inputs,)}
     given |= {n.name: n.tensor for n in two.inputs if n.name not in given}
-    state = {key for key in given if key.rsplit(".", 1)[0] in given}
+    state = {key for key in given if key.rpartition(".")[0] in given}
     arrays = {
         key: _draw(t, rows, seed, 0.1 if key in state else -1.0)
         for seed, (key, t) in enumerate(given.items())
@@ -104,8 +111,10 @@ def check_meaning(
     inputs = {k: pack_array(a, packed[k]) if k in packed else a for k, a in arrays.items()}
     expected = interpret(one, {n.name: arrays[n.name] for n in one.inputs}, rows)
     got = interpret(two, {n.name: inputs[n.name] for n in two.inputs}, rows)
-    for key in expected.keys() & got.keys():
-        a, b = expected[key], got[key]
+    for key, a in expected.items():
+        if key not in got:
+            raise VerifyError(f"pass {name} lost output {key!r}\nbefore: {before}\nafter: {after}")
+        b = got[key]
         b = unpack_array(b, packed[key], a.shape) if key in packed else b
         if not np.allclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True):
             worst = np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)))

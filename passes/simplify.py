@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from ..ir import OPS, Builder, Graph, Node
+from ..ir.op import is_float
 from ..ir.xp import NUMPY
 from .rewrite import Rules, rewrite
 
@@ -21,10 +22,12 @@ def simplify(graph: Graph) -> Graph:
 
 
 def fold_constants(b: Builder, node: Node) -> Node | None:
-    """`f(full, full) -> full`, for pointwise f, computed in the dtype of its operands."""
+    """`f(full, full) -> full`, for pointwise f, rounded once: numbers are folded in float64."""
     if not node.inputs or any(x.op != "full" for x in node.inputs):
         return None
-    operands = [np.asarray(x.attrs["value"], x.tensor.numpy) for x in node.inputs]
+    number = is_float(node.type) and all(is_float(x.type) for x in node.inputs)
+    dtypes = [np.float64 if number else x.tensor.numpy for x in node.inputs]
+    operands = [np.asarray(x.attrs["value"], t) for x, t in zip(node.inputs, dtypes, strict=True)]
     with np.errstate(all="ignore"):
         value = OPS[node.op].evaluate(NUMPY, *operands, **node.attrs)
     return b.full(shape=node.shape, value=value.item(), dtype=node.dtype)

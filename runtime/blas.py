@@ -17,6 +17,7 @@ from ..passes.memory import ALIGN, Buffer
 from ..passes.plan import Plan, Step, Value
 from .binding import Binding, Call
 from .kernels import KERNELS
+from .library import ThreadLimit
 
 BOUND_KEPT = 8  # numbers of rows a program stays bound to: a full batch, ragged ones, a few more
 
@@ -36,11 +37,19 @@ class BlasProgram:
 
     `outer` has the model's arrays by name, in the form in which they are stored: they are updated
     in place. `arena` is at least plan.arena_bytes long, and its contents before a run never matter.
+    `threads` is how many the BLAS library may use while the program runs, None its own choice.
     """
 
-    def __init__(self, plan: Plan, outer: Mapping[str, np.ndarray], arena: np.ndarray) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        outer: Mapping[str, np.ndarray],
+        arena: np.ndarray,
+        threads: int | None = None,
+    ) -> None:
         assert arena.nbytes >= plan.arena_bytes and arena.ctypes.data % ALIGN == 0
         self.plan, self.outer, self.arena = plan, outer, arena
+        self.limit = ThreadLimit(threads)
         self._bound: OrderedDict[int, Bound] = OrderedDict()
 
     def bind(self, rows: int) -> Bound:
@@ -55,7 +64,7 @@ class BlasProgram:
     def run(self, rows: int) -> Mapping[str, np.ndarray]:
         """Runs on what is in `bind(rows).inputs`; the outputs, as views of the arena."""
         bound = self.bind(rows)
-        with np.errstate(all="ignore"):
+        with self.limit, np.errstate(all="ignore"):
             for call in bound.flat:
                 call()
         return bound.outputs

@@ -65,7 +65,7 @@ def profile_program(
     times = np.zeros((repeat + 1, len(bound.calls)))
     for run in range(repeat + 1):  # the first one warms up
         feed()
-        with np.errstate(all="ignore"):
+        with program.limit, np.errstate(all="ignore"):
             for i, (_, calls) in enumerate(bound.calls):
                 begin = time.perf_counter()
                 for call in calls:

@@ -67,6 +67,7 @@ def correlate_weight_grad(x: Any, dy: Any, stride: Pair, padding: Pair, kernel: 
 
 
 class _Conv(Op):
+    kinds = "ff"
     attrs = {"stride": (1, 1), "padding": (0, 0), "layout": "NCHW"}
 
 
@@ -85,21 +86,20 @@ def _image_type(dims: tuple, layout: str, dtype: str) -> TensorType:
 
 def _weight(t: TensorType, layout: str) -> tuple[int, int, int, int]:
     """(kh, kw, C, O) of a weight type in either layout."""
-    if t.rank != 4:
-        raise CompileError(f"convolution: got weights {t}, expected four dimensions")
+    if t.rank != 4 or t.per_row:
+        raise CompileError(f"convolution: got weights {t}, expected four numbers as dimensions")
     a, b, c, d = t.shape
     return (c, d, b, a) if layout == "NCHW" else (a, b, c, d)  # type: ignore[return-value]
 
 
-def _windows(h: int, w: int, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
-    ho, wo = (
-        window_count(size, k, s, p)
-        for size, k, s, p in zip((h, w), kernel, stride, padding, strict=True)
-    )
-    if min(ho, wo) < 1 or min(*kernel, *stride) < 1 or min(padding) < 0:
-        what = f"kernel {kernel}, stride {stride}, padding {padding}"
-        raise CompileError(f"windows: {what} do not fit an image of {h} x {w}")
-    return ho, wo
+def _windows(size: Pair, kernel: Pair, stride: Pair, padding: Pair = (0, 0)) -> Pair:
+    pairs = all(len(p) == 2 for p in (size, kernel, stride, padding))
+    if pairs and min(*kernel, *stride) > 0 and min(padding) >= 0:
+        ho, wo = map(window_count, size, kernel, stride, padding)
+        if ho > 0 and wo > 0:
+            return ho, wo
+    what = f"kernel {kernel}, stride {stride}, padding {padding}"
+    raise CompileError(f"windows: {what} do not fit an image of {size}")
 
 
 def _as_nhwc(x: Any, layout: str) -> Any:
@@ -129,9 +129,9 @@ class Conv2d(_Conv):
         self, x: TensorType, w: TensorType, *, stride: Pair, padding: Pair, layout: str
     ) -> TensorType:
         (n, h, width, c), (kh, kw, cin, cout) = _image(x, layout), _weight(w, layout)
-        if c != cin or x.dtype != w.dtype:
+        if c != cin:
             raise CompileError(f"conv2d: images {x} and weights {w} do not fit")
-        ho, wo = _windows(h, width, (kh, kw), stride, padding)
+        ho, wo = _windows((h, width), (kh, kw), stride, padding)
         return _image_type((n, ho, wo, cout), layout, x.dtype)
 
     def evaluate(self, xp: Any, x: Any, w: Any, *, stride: Pair, padding: Pair, layout: str) -> Any:
@@ -171,7 +171,7 @@ class Conv2dInputGrad(_Conv):
         size: Pair,
     ) -> TensorType:
         (n, ho, wo, c), (kh, kw, cin, cout) = _image(dy, layout), _weight(w, layout)
-        if c != cout or (ho, wo) != _windows(*size, (kh, kw), stride, padding):
+        if c != cout or (ho, wo) != _windows(size, (kh, kw), stride, padding):
             raise CompileError(f"conv2d_input_grad: {dy}, {w} and size {size} do not fit")
         return _image_type((n, *size, cin), layout, dy.dtype)
 
@@ -215,7 +215,7 @@ class Conv2dWeightGrad(_Conv):
         kernel: Pair,
     ) -> TensorType:
         (n, h, w, cin), (m, ho, wo, cout) = _image(x, layout), _image(dy, layout)
-        if n != m or (ho, wo) != _windows(h, w, kernel, stride, padding):
+        if n != m or (ho, wo) != _windows((h, w), kernel, stride, padding):
             raise CompileError(f"conv2d_weight_grad: {x}, {dy} and kernel {kernel} do not fit")
         if layout == "NCHW":
             return TensorType((cout, cin, *kernel), x.dtype)
@@ -245,6 +245,7 @@ class Im2col(Op):
     Gradient: col2im.
     """
 
+    kinds = "a"
     attrs = {"kernel": REQUIRED, "stride": (1, 1)}
     examples = (
         "im2col f32[N,5,6,2] {kernel=(3, 2)}",
@@ -253,7 +254,7 @@ class Im2col(Op):
 
     def infer(self, x: TensorType, *, kernel: Pair, stride: Pair) -> TensorType:
         n, h, w, c = _image(x, "NHWC")
-        ho, wo = _windows(h, w, kernel, stride, (0, 0))
+        ho, wo = _windows((h, w), kernel, stride)
         return TensorType((n, ho, wo, kernel[0] * kernel[1] * c), x.dtype)
 
     def evaluate(self, xp: Any, x: Any, *, kernel: Pair, stride: Pair) -> Any:
@@ -271,6 +272,7 @@ class Col2im(Op):
     Gradient: im2col.
     """
 
+    kinds = "f"
     attrs = {"kernel": REQUIRED, "stride": (1, 1), "size": REQUIRED}
     examples = (
         "col2im f32[N,3,5,12] {kernel=(3, 2), size=(5, 6)}",
@@ -279,8 +281,9 @@ class Col2im(Op):
 
     def infer(self, p: TensorType, *, kernel: Pair, stride: Pair, size: Pair) -> TensorType:
         n, ho, wo, k = _image(p, "NHWC")
+        fits = (ho, wo) == _windows(size, kernel, stride)
         channels, rest = divmod(k, kernel[0] * kernel[1])
-        if rest or (ho, wo) != _windows(*size, kernel, stride, (0, 0)):
+        if rest or not fits:
             raise CompileError(f"col2im: {p}, kernel {kernel} and size {size} do not fit")
         return TensorType((n, *size, channels), p.dtype)
 
@@ -304,6 +307,7 @@ class ShiftMatmul(Op):
     planes as wide as x, so that every shifted view is one contiguous matrix and none is copied.
     """
 
+    kinds = "ff"
     differentiable = False
     examples = (
         "shift_matmul f32[N,5,6,2], f32[3,2,2,4]",
@@ -325,6 +329,7 @@ class ShiftMatmulWeightGrad(Op):
     starts.
     """
 
+    kinds = "ff"
     attrs = {"kernel": REQUIRED}
     differentiable = False
     examples = ()  # dy's zeros cannot be drawn at random: the lowering laws cover it

@@ -22,6 +22,7 @@ class Matmul(Op):
     gradient sums over the batch. Gradient: two of the same.
     """
 
+    kinds = "ff"
     attrs = {"transpose_a": False, "transpose_b": False}
     examples = (
         "matmul f32[N,5], f32[5,3]",
@@ -42,7 +43,7 @@ class Matmul(Op):
         elif b.rank == 2:
             k, m = reversed(b.shape) if transpose_b else b.shape
             fits, shape = a.shape[-1:] == (k,), (*a.shape[:-1], m)
-        if not fits or a.rank < 2 or a.dtype != b.dtype:
+        if not fits or a.rank < 2:
             flags = f"transpose_a={transpose_a}, transpose_b={transpose_b}"
             raise CompileError(f"matmul: {a} and {b} do not fit with {flags}")
         return TensorType(shape, a.dtype)

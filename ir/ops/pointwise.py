@@ -162,7 +162,7 @@ class Relu(Pointwise):
 class Equal(Pointwise):
     """Whether x == y; false where either is NaN."""
 
-    result = "b"
+    gives = "b"
 
     def evaluate(self, xp: Any, x: Any, y: Any) -> Any:
         return xp.equal(x, y)
@@ -172,7 +172,7 @@ class Equal(Pointwise):
 class Less(Pointwise):
     """Whether x < y; false where either is NaN."""
 
-    result = "b"
+    gives = "b"
 
     def evaluate(self, xp: Any, x: Any, y: Any) -> Any:
         return xp.less(x, y)
@@ -182,7 +182,7 @@ class Less(Pointwise):
 class LessEqual(Pointwise):
     """Whether x <= y; false where either is NaN."""
 
-    result = "b"
+    gives = "b"
 
     def evaluate(self, xp: Any, x: Any, y: Any) -> Any:
         return xp.less_equal(x, y)
@@ -206,7 +206,7 @@ class Where(Pointwise):
 class Cast(Pointwise):
     """x in another dtype; a boolean becomes 0 or 1. Gradient: g cast back, none to an integer."""
 
-    kinds = ""
+    kinds = "a"
     attrs = {"dtype": REQUIRED}
     examples = (
         "cast f32[N,5] {dtype='f64'}",

@@ -30,6 +30,7 @@ class MaxPool2d(Op):
     and the first NaN wins. Gradient: g to the winner.
     """
 
+    kinds = "f"
     attrs = {"kernel": REQUIRED, "stride": REQUIRED, "padding": (0, 0), "layout": "NCHW"}
     examples = (
         "max_pool2d f32[N,2,4,6] {kernel=(2, 2), stride=(2, 2)}",
@@ -41,11 +42,11 @@ class MaxPool2d(Op):
         self, x: TensorType, *, kernel: Pair, stride: Pair, padding: Pair, layout: str
     ) -> TupleType:
         n, h, w, c = _image(x, layout)
+        shape = (n, *_windows((h, w), kernel, stride, padding), c)
         if kernel[0] * kernel[1] > 256:
             raise CompileError(f"max_pool2d: window {kernel} has more than 256 entries")
         if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:
             raise CompileError(f"max_pool2d: padding {padding} is more than half of {kernel}")
-        shape = (n, *_windows(h, w, kernel, stride, padding), c)
         return TupleType(
             (_image_type(shape, layout, x.dtype), _image_type(shape, layout, "u8")),
         )
@@ -72,6 +73,7 @@ class MaxUnpool2d(Op):
     What falls on padding (a window of nothing but minus infinity) is dropped.
     """
 
+    kinds = "fu"
     attrs = {**MaxPool2d.attrs, "size": REQUIRED}
     differentiable = False
     examples = (
@@ -96,8 +98,7 @@ class MaxUnpool2d(Op):
         size: Pair,
     ) -> TensorType:
         n, ho, wo, c = _image(g, layout)
-        fits = g.shape == winner.shape and winner.dtype == "u8"
-        if not fits or (ho, wo) != _windows(*size, kernel, stride, padding):
+        if g.shape != winner.shape or (ho, wo) != _windows(size, kernel, stride, padding):
             raise CompileError(f"max_unpool2d: {g}, {winner} and size {size} do not fit")
         return _image_type((n, *size, c), layout, g.dtype)
 

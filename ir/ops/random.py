@@ -25,6 +25,7 @@ class DropoutMask(Op):
     compared with p * 2^32. Operands: seed and step, i64[]. No gradient.
     """
 
+    kinds = "ii"
     attrs = {"shape": REQUIRED, "p": REQUIRED, "key": REQUIRED, "perm": None, "dtype": "f32"}
     examples = (
         "dropout_mask i64[], i64[] {shape=(N, 6), p=0.5, key=1}",
@@ -43,7 +44,7 @@ class DropoutMask(Op):
         perm: tuple | None,
         dtype: str,
     ) -> TensorType:
-        if str(seed) != "i64[]" or str(step) != "i64[]":
+        if seed.shape or step.shape:
             raise CompileError(f"dropout_mask: got {seed} and {step}, expected i64[] twice")
         if not 0.0 <= p <= 1.0:
             raise CompileError(f"dropout_mask: got p = {p}, expected a number from 0 to 1")

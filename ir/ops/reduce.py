@@ -11,6 +11,7 @@ from ..graph import Builder, Node
 from ..op import REQUIRED, Gradients, Op, register
 from ..types import TensorType
 from .pointwise import full_like
+from .shape import increasing
 
 
 def _kept(rank: int, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -23,10 +24,11 @@ def spread(b: Builder, x: Node, like: Node, axes: tuple[int, ...]) -> Node:
 
 
 class _Reduction(Op):
+    kinds = "f"
     attrs = {"axes": REQUIRED}
 
     def infer(self, x: TensorType, *, axes: tuple) -> TensorType:
-        if not axes or list(axes) != sorted(set(axes)) or axes[-1] >= x.rank:
+        if not axes or not increasing(axes, x.rank):
             raise CompileError(f"{self.name}: axes {axes} are not axes of {x} in increasing order")
         return TensorType(tuple(x.shape[i] for i in _kept(x.rank, axes)), x.dtype)
 
@@ -74,11 +76,12 @@ class Max(_Reduction):
 class Correct(Op):
     """Whether the largest score of each row is at its label: the first of those that tie."""
 
+    kinds = "fi"
     examples = ("correct f32[N,4], i64[N]",)
     domain = (0, 4)
 
     def infer(self, scores: TensorType, labels: TensorType) -> TensorType:
-        if scores.rank != 2 or labels.shape != scores.shape[:1] or labels.dtype != "i64":
+        if scores.rank != 2 or labels.shape != scores.shape[:1]:
             raise CompileError(f"correct: got {scores} and {labels}, expected f32[N,C] and i64[N]")
         return TensorType(labels.shape, "bool")
 
@@ -90,6 +93,7 @@ class Correct(Op):
 
 
 class _Softmax(Op):
+    kinds = "f"
     attrs = {"axis": 1}
 
     def infer(self, x: TensorType, *, axis: int) -> TensorType:

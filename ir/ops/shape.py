@@ -24,6 +24,7 @@ class Input(Op):
 class Full(Op):
     """A tensor in which every element is `value`."""
 
+    kinds = ""
     attrs = {"shape": REQUIRED, "value": REQUIRED, "dtype": "f32"}
     examples = ("full {shape=(N, 3), value=0.5}", "full {shape=(), value=2.0, dtype='f64'}")
 
@@ -41,6 +42,7 @@ class Full(Op):
 class RowsReciprocal(Op):
     """1/N: what a sum over the batch is multiplied by to become its mean."""
 
+    kinds = ""
     attrs = {"dtype": "f32", "rows": N}
     examples = ("rows_reciprocal",)
 
@@ -58,6 +60,7 @@ class RowsReciprocal(Op):
 class Broadcast(Op):
     """x repeated: its axis i becomes axis `axes[i]` of `shape`. Gradient: the sum over the rest."""
 
+    kinds = "a"
     attrs = {"shape": REQUIRED, "axes": ()}
     examples = (
         "broadcast f32[4] {shape=(N, 4, 3), axes=(1,)}",
@@ -66,9 +69,9 @@ class Broadcast(Op):
     )
 
     def infer(self, x: TensorType, *, shape: tuple, axes: tuple) -> TensorType:
-        if len(axes) != x.rank or list(axes) != sorted(set(axes)):
+        if len(axes) != x.rank or not increasing(axes, len(shape)):
             raise CompileError(f"broadcast: axes {axes} do not place {x} in increasing order")
-        if any(a >= len(shape) or shape[a] != d for a, d in zip(axes, x.shape, strict=True)):
+        if any(shape[a] != d for a, d in zip(axes, x.shape, strict=True)):
             raise CompileError(f"broadcast: {x} does not fit {shape} at axes {axes}")
         return TensorType(shape, x.dtype)
 
@@ -85,6 +88,7 @@ class Broadcast(Op):
 class Reshape(Op):
     """The same elements, in the same order, in another shape. Gradient: g reshaped back."""
 
+    kinds = "a"
     attrs = {"shape": REQUIRED}
     examples = ("reshape f32[N,4,3] {shape=(N, 12)}", "reshape f32[6] {shape=(2, 3)}")
 
@@ -104,6 +108,7 @@ class Reshape(Op):
 class Transpose(Op):
     """Axes in another order: axis i of the result is axis `perm[i]` of x. Gradient: the inverse."""
 
+    kinds = "a"
     attrs = {"perm": REQUIRED}
     examples = ("transpose f32[N,4,3,2] {perm=(0, 2, 3, 1)}", "transpose f32[4,3] {perm=(1, 0)}")
 
@@ -123,11 +128,12 @@ class Transpose(Op):
 class Reverse(Op):
     """x backwards along `axes`. Gradient: g backwards."""
 
+    kinds = "a"
     attrs = {"axes": REQUIRED}
     examples = ("reverse f32[3,4,2] {axes=(0, 1)}",)
 
     def infer(self, x: TensorType, *, axes: tuple) -> TensorType:
-        if any(a >= x.rank or (x.shape[a] is x.shape[0] and x.per_row) for a in axes):
+        if not increasing(axes, x.rank) or (x.per_row and 0 in axes):
             raise CompileError(f"reverse: {x} has no axes {axes}, or they are rows")
         return x
 
@@ -142,6 +148,7 @@ class Reverse(Op):
 class Pad(Op):
     """x with `low[i]` and `high[i]` entries of `value` around axis i. Gradient: g without them."""
 
+    kinds = "f"
     attrs = {"low": REQUIRED, "high": REQUIRED, "value": 0.0}
     examples = (
         "pad f32[N,4,3,2] {low=(0, 1, 2, 0), high=(0, 1, 0, 0)}",
@@ -169,6 +176,7 @@ class Pad(Op):
 class Slice(Op):
     """`size[i]` entries of x from `start[i]` along axis i. Gradient: g with zeros around it."""
 
+    kinds = "a"
     attrs = {"start": REQUIRED, "size": REQUIRED}
     examples = ("slice f32[N,5,4,2] {start=(0, 1, 2, 0), size=(N, 3, 2, 2)}",)
 
@@ -177,7 +185,8 @@ class Slice(Op):
             raise CompileError(f"slice: {start} and {size} do not fit {x}")
         for have, lo, want in zip(x.shape, start, size, strict=True):
             whole = lo == 0 and have == want
-            if not whole and (not isinstance(have, int) or lo < 0 or lo + want > have):
+            known = isinstance(have, int) and isinstance(want, int)
+            if not whole and (not known or lo < 0 or lo + want > have):
                 raise CompileError(f"slice: {start} and {size} reach outside {x}")
         return TensorType(size, x.dtype)
 
@@ -195,12 +204,13 @@ class Slice(Op):
 class OneHot(Op):
     """true at the label of each row, false elsewhere; labels must lie in [0, classes)."""
 
+    kinds = "i"
     attrs = {"classes": REQUIRED}
     examples = ("one_hot i64[N] {classes=4}",)
     domain = (0, 4)
 
     def infer(self, labels: TensorType, *, classes: int) -> TensorType:
-        if labels.rank != 1 or labels.dtype != "i64":
+        if labels.rank != 1:
             raise CompileError(f"one_hot: got labels {labels}, expected i64[N]")
         return TensorType((*labels.shape, classes), "bool")
 
@@ -225,6 +235,11 @@ class Item(Op):
 
     def evaluate(self, xp: Any, x: tuple, *, index: int) -> Any:
         return x[index]
+
+
+def increasing(axes: tuple[int, ...], rank: int) -> bool:
+    """Whether `axes` are axes of a tensor of that rank, in increasing order."""
+    return list(axes) == sorted(set(axes)) and all(0 <= a < rank for a in axes)
 
 
 def inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
