@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..ir import CompileError, Node
 from . import ops
+from .arguments import of_constructor
 from .value import Value
+
+TARGET_DTYPES = ("i64", "float")
 
 
 class Loss:
@@ -28,8 +33,13 @@ class Loss:
         """The shape of the target for an output of that shape."""
         return output
 
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, from the attributes of the same names."""
+        return of_constructor(self)
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        inside = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())
+        return f"{type(self).__name__}({inside})"
 
 
 class CrossEntropyLoss(Loss):

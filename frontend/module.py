@@ -13,13 +13,13 @@ While a model is traced, `forward` runs on a copy of the layer whose parameters 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..ir import CompileError
+from .arguments import of_constructor
 from .value import Value
 
 Init = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -49,8 +49,15 @@ class Parameter:
     def __init__(
         self, shape: tuple[int, ...], init: Init = zeros, perm: tuple[int, ...] | None = None
     ) -> None:
-        if not shape or any(not isinstance(d, int) or d < 1 for d in shape):
-            raise CompileError(f"Parameter: got shape {shape}, expected integers >= 1")
+        sized = isinstance(shape, (tuple, list)) and len(shape) > 0
+        if not sized or any(not isinstance(d, int) or d < 1 for d in shape):
+            raise CompileError(
+                f"Parameter: shape: got {shape!r}, expected a tuple of integers >= 1"
+            )
+        if not callable(init):
+            raise CompileError(
+                f"Parameter: init: got {init!r}, expected a function of (rng, shape)"
+            )
         self.shape, self.init, self.perm = tuple(shape), init, perm
 
 
@@ -83,6 +90,8 @@ class Module:
                 yield name, value
             elif isinstance(value, Module):
                 yield from ((f"{name}.{inner}", p) for inner, p in value.named_parameters())
+            elif isinstance(value, (list, tuple, dict)):
+                _refuse_hidden(type(self).__name__, name, value)
 
     def traced(self, values: Mapping[str, Value], training: bool) -> Module:
         """A copy whose parameters are the traced `values`, by name."""
@@ -101,9 +110,18 @@ class Module:
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, from the attributes of the same names."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self" and hasattr(self, n)}
+        return of_constructor(self)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())
         return f"{type(self).__name__}({inside})"
+
+
+def _refuse_hidden(owner: str, name: str, values: list | tuple | dict) -> None:
+    """CompileError for layers and parameters in a container, where nobody looks for them."""
+    inside = values.values() if isinstance(values, dict) else values
+    if any(isinstance(v, (Module, Parameter)) for v in inside):
+        raise CompileError(
+            f"{owner}: {name}: got layers or parameters in a {type(values).__name__}, expected "
+            "each in an attribute of its own: use setattr(self, name, layer) in a loop"
+        )

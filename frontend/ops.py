@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ..ir import CompileError
 from ..ir.types import N, TensorType
+from .arguments import pair
 from .value import Number, Value, cast, expand, lift
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "tanh", "transpose", "where",
 ]  # fmt: skip
 
+Pair = tuple[int, int]
 _SCALAR = TensorType((), "i64")
 
 
@@ -85,12 +87,12 @@ def pad(x: Value, low: Sequence[int], high: Sequence[int], value: float = 0.0) -
     return x.make("pad", low=tuple(low), high=tuple(high), value=float(value))
 
 
-def sum(x: Value, axes: Sequence[int] | None = None) -> Value:
+def sum(x: Value, axes: int | Sequence[int] | None = None) -> Value:
     """The sum over `axes` (all by default), which are dropped."""
     return x.make("sum", axes=_axes(x, axes))
 
 
-def mean(x: Value, axes: Sequence[int] | None = None) -> Value:
+def mean(x: Value, axes: int | Sequence[int] | None = None) -> Value:
     """The mean over `axes` (all by default), which are dropped; axis 0 is this batch's rows."""
     over = _axes(x, axes)
     total = sum(x, over) * (1.0 / math.prod(x.shape[a] for a in over if x.shape[a] is not N))
@@ -99,19 +101,19 @@ def mean(x: Value, axes: Sequence[int] | None = None) -> Value:
     return total
 
 
-def max(x: Value, axes: Sequence[int]) -> Value:
+def max(x: Value, axes: int | Sequence[int]) -> Value:
     """The largest entry over `axes`, which are dropped and do not include the batch."""
     return x.make("max", axes=_axes(x, axes))
 
 
 def softmax(x: Value, dim: int = 1) -> Value:
     """exp(x) over its sum along `dim`."""
-    return x.make("softmax", axis=dim % len(x.shape))
+    return x.make("softmax", axis=_axes(x, (dim,))[0])
 
 
 def log_softmax(x: Value, dim: int = 1) -> Value:
     """The logarithm of softmax, stable."""
-    return x.make("log_softmax", axis=dim % len(x.shape))
+    return x.make("log_softmax", axis=_axes(x, (dim,))[0])
 
 
 def one_hot(labels: Value, classes: int) -> Value:
@@ -124,23 +126,26 @@ def correct(scores: Value, labels: Value) -> Value:
     return scores.make("correct", labels)
 
 
-def conv2d(
-    x: Value, weight: Value, stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0)
-) -> Value:
+def conv2d(x: Value, weight: Value, stride: int | Pair = 1, padding: int | Pair = 0) -> Value:
     """Cross-correlation of x [N, C, H, W] with weight [O, C, kh, kw]: [N, O, Ho, Wo]."""
-    return x.make("conv2d", weight, stride=stride, padding=padding)
+    strides, pads = pair("conv2d", "stride", stride), pair("conv2d", "padding", padding, least=0)
+    return x.make("conv2d", weight, stride=strides, padding=pads)
 
 
 def max_pool2d(
     x: Value,
-    kernel: tuple[int, int],
-    stride: tuple[int, int] | None = None,
-    padding: tuple[int, int] = (0, 0),
+    kernel: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
 ) -> Value:
     """The maximum of each window of x [N, C, H, W]; the stride defaults to the kernel."""
-    b = x.trace.builder
-    pooled = b.max_pool2d(x.node, kernel=kernel, stride=stride or kernel, padding=padding)
-    return Value(x.trace, b.item(pooled, index=0))
+    attrs = {
+        "kernel": pair("max_pool2d", "kernel", kernel),
+        "stride": pair("max_pool2d", "stride", kernel if stride is None else stride),
+        "padding": pair("max_pool2d", "padding", padding, least=0),
+    }
+    pooled = x.trace.builder.max_pool2d(x.node, **attrs)
+    return Value(x.trace, x.trace.builder.item(pooled, index=0))
 
 
 def dropout(x: Value, p: float = 0.5) -> Value:
@@ -156,10 +161,11 @@ def dropout(x: Value, p: float = 0.5) -> Value:
     return x * seed.make("dropout_mask", step, **attrs)
 
 
-def _axes(x: Value, axes: Sequence[int] | None) -> tuple[int, ...]:
+def _axes(x: Value, axes: int | Sequence[int] | None) -> tuple[int, ...]:
     rank = len(x.shape)
     if axes is None:
         return tuple(range(rank))
+    axes = (axes,) if isinstance(axes, int) else axes
     if any(not -rank <= a < rank for a in axes):
         raise CompileError(f"axes: got {tuple(axes)}, expected axes of {x.shape}")
     return tuple(sorted({a % rank for a in axes}))

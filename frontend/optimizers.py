@@ -11,13 +11,12 @@ program. Other hyper-parameters are compiled in.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from ..ir import CompileError
 from . import ops
-from .arguments import number
+from .arguments import number, of_constructor
 from .value import Value
 
 State = dict[str, Value]
@@ -57,8 +56,7 @@ class Optimizer:
 
     def arguments(self) -> Mapping[str, Any]:
         """The constructor's arguments, from the attributes of the same names."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self" and hasattr(self, n)}
+        return of_constructor(self)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())

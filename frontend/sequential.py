@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from . import layers as builtin_layers
 from . import losses as builtin_losses
 from . import optimizers as builtin_optimizers
 from .arguments import integer
+from .batches import row_shape
 from .layers import Conv2d, Flatten, Linear
 from .losses import Loss
 from .module import Module, Parameter
@@ -44,9 +46,11 @@ class Sequential:
     ) -> None:
         self.layers = _checked_layers(layers)
         if loss_func is not None and not isinstance(loss_func, Loss):
-            raise CompileError(f"loss_func: got {loss_func!r}, expected a Loss")
+            raise CompileError(f"loss_func: got {loss_func!r}, expected a Loss{_call(loss_func)}")
         if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise CompileError(f"optimizer: got {optimizer!r}, expected an Optimizer")
+            raise CompileError(
+                f"optimizer: got {optimizer!r}, expected an Optimizer{_call(optimizer)}"
+            )
         self.loss_func, self.optimizer = loss_func, optimizer
         self.seed = integer("Sequential", "seed", seed, least=0)
         self.parameters: dict[str, Parameter] = {
@@ -65,10 +69,17 @@ class Sequential:
         """The model's output for inputs [rows, ...], in evaluation mode; compiles on first use."""
         from .executable import compile  # executables are made of models
 
-        shape = np.shape(cast(Any, x))[1:]
+        shape = row_shape("x", x)
         if shape not in self._executables:
             self._executables[shape] = compile(self, input_shape=shape)
         return self._executables[shape](x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sequential:
+        """A model of its own: the same state, and nothing compiled."""
+        parts = copy.deepcopy((self.layers, self.loss_func, self.optimizer), memo)
+        made = Sequential(*parts, seed=self.seed)
+        made.state.copy_from(self.state)
+        return made
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the parameters, under PyTorch's names and in its layouts."""
@@ -87,10 +98,17 @@ class Sequential:
 
     def save(self, path: str | PathLike) -> None:
         """Writes layers, parameters, optimiser state and counters to a safetensors file."""
-        from safetensors.numpy import save_file  # 20 ms, and few programs save
+        from safetensors import SafetensorError  # 20 ms, and few programs save
+        from safetensors.numpy import save_file
 
         arrays = {name: self.state.get(name) for name in self.state.shapes}
-        save_file(arrays, path, {"format": FORMAT, "model": json.dumps(self._description())})
+        try:
+            header = {"format": FORMAT, "model": json.dumps(self._description())}
+            save_file(arrays, path, header)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: cannot be written: {error}") from error
+        except TypeError as error:
+            raise DataError(f"{path}: an argument of a layer cannot be saved: {error}") from error
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
         """The layers as a table: name, arguments, and, given an input shape, output shapes."""
@@ -144,37 +162,48 @@ def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, TypeError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
     if header.get("format") != FORMAT:
         raise DataError(f"{path}: format: got {header.get('format')!r}, expected {FORMAT!r}")
-    known = _known_classes(classes)
-    described = json.loads(header["model"])
-    parts = {key: described[key] for key in ("loss_func", "optimizer")}
-    model = Sequential(
-        [_remade(path, d, known) for d in described["layers"]],
-        seed=described["seed"],
-        **{key: _remade(path, d, known) if d else None for key, d in parts.items()},
-    )
-    for name, array in model.state.checked(arrays, list(model.state.shapes)).items():
+    try:
+        described = json.loads(header["model"])
+        model = _remade_model(path, described, _known_classes(classes))
+        step, epoch = (integer("model", key, described[key], 0) for key in ("step", "epoch"))
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: the model in it cannot be made anew: {seen}") from error
+    for name, array in model.state.checked(arrays, list(model.state.shapes), f"{path}").items():
         model.state.put(name, array)
-    model.state.step, model.state.epoch = described["step"], described["epoch"]
+    model.state.step, model.state.epoch = step, epoch
     return model
 
 
 def _checked_layers(layers: Sequence[Module]) -> tuple[Module, ...]:
     if not isinstance(layers, (list, tuple)) or not layers:
         raise CompileError(f"layers: got {layers!r}, expected a list of at least one layer")
-    owners: dict[int, int] = {}
+    owners: dict[int, str] = {}
     for i, layer in enumerate(layers):
+        if isinstance(layer, Sequential):
+            raise CompileError(
+                f"layers: entry {i}: got a Sequential, expected a Module: use *layers"
+            )
         if not isinstance(layer, Module):
-            hint = f": use {layer.__name__}()" if isinstance(layer, type) else ""
-            raise CompileError(f"layers: entry {i}: got {layer!r}, expected a Module{hint}")
-        for _, parameter in layer.named_parameters():
-            first = owners.setdefault(id(parameter), i)
-            if first != i:
-                raise CompileError(f"layers: entries {first} and {i} are one layer: make two")
+            raise CompileError(f"layers: entry {i}: got {layer!r}, expected a Module{_call(layer)}")
+        for name, parameter in layer.named_parameters():
+            first = owners.setdefault(id(parameter), f"{i}.{name}")
+            if first != f"{i}.{name}":
+                raise CompileError(
+                    f"layers: {first} and {i}.{name} are one Parameter: make a layer for each place"
+                )
     return tuple(layers)
+
+
+def _call(given: object) -> str:
+    """What would fix a class given for an instance."""
+    return f": use {given.__name__}()" if isinstance(given, type) else ""
 
 
 def _stored_forms(
@@ -205,15 +234,25 @@ def _channel_last(name: str, layer: Linear, channels: int) -> dict[str, Layout]:
 
 
 def _described(part: Module | Loss | Optimizer) -> dict[str, Any]:
-    arguments = part.arguments() if isinstance(part, (Module, Optimizer)) else {}
-    return {"class": type(part).__name__, "arguments": arguments}
+    return {"class": type(part).__name__, "arguments": part.arguments()}
 
 
 def _known_classes(classes: Sequence[type]) -> dict[str, type]:
-    known: dict[str, type] = {c.__name__: c for c in classes}
+    known: dict[str, type] = {}
     for module in (builtin_layers, builtin_losses, builtin_optimizers):
-        known |= {k: v for k, v in vars(module).items() if isinstance(v, type)}
-    return known
+        for name, value in vars(module).items():
+            if isinstance(value, type) and issubclass(value, (Module, Loss, Optimizer)):
+                known[name] = value
+    return known | {c.__name__: c for c in classes}
+
+
+def _remade_model(path: object, described: Any, known: Mapping[str, type]) -> Sequential:
+    parts = {key: described[key] for key in ("loss_func", "optimizer")}
+    return Sequential(
+        [_remade(path, d, known) for d in described["layers"]],
+        seed=described["seed"],
+        **{key: _remade(path, d, known) if d else None for key, d in parts.items()},
+    )
 
 
 def _remade(path: object, described: Mapping[str, Any], known: Mapping[str, type]) -> Any:

@@ -17,6 +17,7 @@ from ..passes.layout import Layout
 from ..passes.memory import ALIGN
 from ..passes.pack import pack_array, unpack_array
 from ..runtime.blas import aligned_arena
+from .batches import as_array
 
 COUNTERS = ("step", "epoch")
 
@@ -72,6 +73,10 @@ class State:
         form = self.forms.get(name)
         np.copyto(self.stored[name], pack_array(array, form) if form else array)
 
+    def copy_from(self, other: State) -> None:
+        """Takes over all of the state of a model with the same layers and optimiser."""
+        self._buffer[:] = other._buffer
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Whatever happens inside, the whole state is afterwards as it was."""
@@ -81,21 +86,25 @@ class State:
         finally:
             self._buffer[:] = before
 
-    def checked(self, arrays: Mapping[str, object], names: Sequence[str]) -> dict[str, np.ndarray]:
+    def checked(
+        self, arrays: object, names: Sequence[str], source: str = "state_dict"
+    ) -> dict[str, np.ndarray]:
         """`arrays` as float32, exactly `names` with their shapes; else DataError."""
+        if not isinstance(arrays, Mapping):
+            raise DataError(f"{source}: got {type(arrays).__name__}, expected arrays by name")
         missing = [n for n in names if n not in arrays]
         unknown = [n for n in arrays if n not in names]
         if missing or unknown:
             raise DataError(
-                f"state_dict: missing {missing or 'nothing'}, unexpected {unknown or 'nothing'}: "
+                f"{source}: missing {missing or 'nothing'}, unexpected {unknown or 'nothing'}: "
                 "expected the arrays of a model with the same layers"
             )
         found = {}
         for name in names:
-            array = np.asarray(arrays[name])
+            array = as_array(f"{source}: {name}", arrays[name])
             if array.shape != self.shapes[name] or array.dtype.kind != "f":
                 raise DataError(
-                    f"state_dict: {name}: got {array.dtype} {list(array.shape)}, "
+                    f"{source}: {name}: got {array.dtype} {list(array.shape)}, "
                     f"expected floats {list(self.shapes[name])}"
                 )
             found[name] = array.astype(np.float32)

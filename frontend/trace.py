@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..ir import CompileError, Graph, Node, TensorType
 from ..ir.types import FLOATS, N
 from . import ops
+from .losses import TARGET_DTYPES
 from .value import Trace, Value
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ def _declare_target(
     output = output_type(model, input_shape, t.dtype)
     loss = model.loss_func
     assert loss is not None
+    if loss.target_dtype not in TARGET_DTYPES:
+        wanted = " or ".join(TARGET_DTYPES)
+        who = type(loss).__name__
+        raise CompileError(f"{who}: target_dtype: got {loss.target_dtype!r}, expected {wanted}")
     dtype = "i64" if loss.target_dtype == "i64" else t.dtype
     return t.input("y", TensorType(loss.target_shape(output.shape), dtype))
 
@@ -110,6 +115,8 @@ def _loss(t: Trace, model: Sequential, output: Value, program: str) -> dict[str,
             raise CompileError(f"{who}: forward: got {value!r}, expected one number: use ops.mean")
         outputs = {"loss": value.node}
         correct = _named(who, lambda: loss.correct(output, target))
+        if correct is not None and (correct.shape != (N,) or correct.dtype != "bool"):
+            raise CompileError(f"{who}: correct: got {correct!r}, expected booleans [N]")
         if correct is not None and program != "grads":
             outputs["correct"] = ops.sum(ops.cast(correct, t.dtype)).node
     return outputs

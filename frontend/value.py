@@ -8,6 +8,7 @@ meets. Everything else is in `gemmc.ops`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from ..ir import Builder, CompileError, Node, TensorType
@@ -110,6 +111,8 @@ class Value:
         return self.make("neg")
 
     def __matmul__(self, other: Value) -> Value:
+        if not isinstance(other, Value):
+            raise CompileError(f"@: got {type(other).__name__}, expected a traced value")
         return self.make("matmul", other)
 
     def __lt__(self, other: Value | Number) -> Value:
@@ -180,7 +183,7 @@ def lift(x: Value | Number, like: Value) -> Value:
     """x as a value: a number becomes a scalar of the float dtype that `like` has or stands for."""
     if isinstance(x, Value):
         return x
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
+    if isinstance(x, bool) or not isinstance(x, Real):
         raise CompileError(f"operand: got {type(x).__name__}, expected a traced value or a number")
     dtype = {"f32": "f32", "f64": "f64", "i64": "f64"}.get(like.dtype, like.trace.dtype)
     return Value(like.trace, like.trace.builder.full(shape=(), value=float(x), dtype=dtype))
