@@ -1,0 +1,157 @@
+"""The command line: what commands print, and that what is refused is one line and exit code 2."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import gemmc
+from gemmc.__main__ import main
+from gemmc.frontend.experiments import EXPERIMENTS, spiral_model
+from gemmc.ir import parse
+
+MODEL_FILE = """
+from gemmc import *
+model = Sequential([Linear(3, 2), ReLU()], MSELoss(), SGD())
+number = 3
+"""
+
+WRONG_LINES = [
+    [],
+    ["fly"],
+    ["train"],
+    ["train", "mnist"],
+    ["train", "spiral", "--epochs"],
+    ["train", "spiral", "--epochs", "x"],
+    ["train", "spiral", "--epochs", "1.5"],
+    ["train", "spiral", "--epochs", "-1"],
+    ["train", "spiral", "--batch-size", "0"],
+    ["train", "spiral", "--batch-size", "-3"],
+    ["train", "spiral", "--batch-size", "many"],
+    ["train", "spiral", "--seed", "-1"],
+    ["train", "spiral", "--seed", "x"],
+    ["train", "spiral", "--runtime", "cuda"],
+    ["train", "spiral", "--threads", "0"],
+    ["train", "spiral", "--threads", "two"],
+    ["train", "spiral", "extra"],
+    ["train", "spiral", "--subset", "--epochs", "1", "--save", "no/such/folder/m.safetensors"],
+    ["train", "spiral", "--unknown"],
+    ["evaluate"],
+    ["evaluate", "no-such-file"],
+    ["evaluate", "."],
+    ["evaluate", "{folder}/text.safetensors"],
+    ["evaluate", "{folder}/empty.safetensors"],
+    ["evaluate", "{folder}/other.safetensors"],
+    ["dump"],
+    ["dump", "mnist"],
+    ["dump", "model.txt:model"],
+    ["dump", "nowhere.py:model"],
+    ["dump", "{folder}/model.py"],
+    ["dump", "{folder}/model.py:"],
+    ["dump", "{folder}/model.py:absent"],
+    ["dump", "{folder}/model.py:number"],
+    ["dump", "{folder}/model.py:model"],
+    ["dump", "{folder}/model.py:model", "--input-shape", "a,b"],
+    ["dump", "{folder}/model.py:model", "--input-shape", "0"],
+    ["dump", "{folder}/model.py:model", "--input-shape", "5"],
+    ["dump", "spiral", "--stage", "magic"],
+    ["dump", "spiral", "--program", "backwards"],
+    ["dump", "spiral", "--batch-size", "0"],
+    ["doctor", "now"],
+    ["demo", "--fast"],
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with files that are not what they seem."""
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "model.py").write_text(MODEL_FILE)
+    other = gemmc.Sequential([gemmc.Linear(7, 3)])
+    other.save(tmp_path / "other.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", WRONG_LINES, ids=" ".join)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(line, folder, capsys):
+    code = _code([part.replace("{folder}", str(folder)) for part in line])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.err.count("\n") == 1, shown.err
+    assert shown.err.startswith("gemmc")
+    assert "Traceback" not in shown.err
+
+
+def _code(line):
+    try:
+        return main(line)
+    except SystemExit as end:
+        return end.code
+
+
+def test_train_saves_a_model_that_evaluate_tests_alike(tmp_path, capsys):
+    file = str(tmp_path / "m.safetensors")
+    assert (
+        main(["train", "spiral", "--subset", "--epochs", "2", "--seed", "3", "--save", file]) == 0
+    )
+    trained = capsys.readouterr().out
+    assert main(["evaluate", file, "--subset"]) == 0
+    tested = capsys.readouterr().out
+    line = next(line for line in trained.splitlines() if line.startswith("test loss"))
+    assert line.rsplit(",", 1)[0] in tested
+
+
+def test_fashion_mnist_trains_on_the_shipped_images(capsys):
+    assert main(["train", "fashion-mnist", "--subset", "--epochs", "1", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "4,900 rows to train on, 1,050 to validate, 1,050 to test" in shown
+    assert "test accuracy" in shown
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_dump_prints_text_that_reads_back(name, capsys):
+    assert main(["dump", name, "--stage", "lower", "--program", "grads"]) == 0
+    text = capsys.readouterr().out.strip()
+    assert str(parse(text)) == text
+
+
+def test_dump_of_a_file_shows_every_stage_by_default(folder, capsys):
+    path = f"{folder / 'model.py'}:model"
+    assert main(["dump", path, "--input-shape", "3"]) == 0
+    shown = capsys.readouterr().out
+    model = gemmc.Sequential([gemmc.Linear(3, 2)])
+    for stage in gemmc.compile(model, (3,)).stages:
+        assert f"// stage {stage}\n" in shown
+
+
+def test_doctor_names_the_blas_library_and_versions(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "blas" in shown and "numpy" in shown and "cores" in shown
+
+
+def test_output_that_nobody_reads_on_ends_quietly():
+    command = f"{sys.executable} -m gemmc dump spiral | head -n 1"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.count("\n") == 1
+
+
+def test_plots_without_matplotlib_are_refused_before_training(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code = main(["train", "spiral", "--subset", "--epochs", "1", "--plots", str(tmp_path)])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert "gemmc[plot]" in shown.err
+    assert "epoch" not in shown.out
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_saved_model_finds_its_own_experiment():
+    from gemmc.frontend.experiments import fitting
+
+    assert fitting(spiral_model()).name == "spiral"
