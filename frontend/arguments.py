@@ -16,7 +16,7 @@ def integer(owner: str, name: str, value: object, least: int = 1) -> int:
     """`value` as an int of at least `least`, and below 2**63."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise CompileError(f"{owner}: {name}: got {value!r}, expected an integer >= {least}")
-    if value >= INT64_END:
+    if int(value) >= INT64_END:
         raise CompileError(f"{owner}: {name}: got {value!r}, expected an integer below 2**63")
     return int(value)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ..ir import CompileError, DataError, Graph, TensorType
-from ..passes.autodiff import autodiff
 from ..passes.pipeline import STAGES, Program, make_plan, run_passes
 from ..passes.plan import Plan
 from ..passes.report import plan_text
@@ -44,10 +43,10 @@ def compile(
 ) -> Executable:
     """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
 
-    runtime: "blas" runs the plan on SciPy's BLAS, "reference" interprets the traced graph, "auto"
-    is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is how
-    many the BLAS library may use while a program runs; None leaves that to the library. On a machine
-    that is busy with other things 1 is often faster by far: OpenBLAS's threads wait for each other.
+    runtime: "blas" runs the plan on SciPy's BLAS, "reference" interprets the graph before it is
+    laid out, lowered and planned, "auto" is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is how
+    many the BLAS library may use while a program runs; None leaves that to the library. On a
+    machine busy with other things 1 is faster by far: OpenBLAS's threads wait for one another.
     `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
@@ -92,6 +91,7 @@ class Executable:
         self.threads = None if threads is None else integer("compile", "threads", threads)
         self._dump = None if dump is None else _folder(dump)
         self._compiled: dict[tuple[str, bool], Compiled] = {}
+        self._compiled_with = model.hyper_parameters()
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
@@ -120,6 +120,7 @@ class Executable:
 
     def __call__(self, x: object) -> np.ndarray:
         """The model's output for inputs [rows, ...], in evaluation mode; any number of rows."""
+        self._check_unchanged()
         given = batches.inputs("x", x, self.input_shape, least=0)
         runner = self._program("predict").runner
         t = self.output_type
@@ -229,6 +230,7 @@ class Executable:
 
     def checked(self, x_name: str, x: object, y_name: str, y: object) -> tuple[Batches, Batches]:
         """x and y as inputs and targets of this model, of the same number of rows."""
+        self._check_unchanged()
         self._require_loss()
         loss = self.model.loss_func
         assert loss is not None
@@ -260,6 +262,15 @@ class Executable:
         if optimizer and self.model.optimizer is None:
             raise CompileError("optimizer: the model has none: use Sequential(optimizer=...)")
 
+    def _check_unchanged(self) -> None:
+        """CompileError if a hyper-parameter that is compiled in has another value by now."""
+        now = self.model.hyper_parameters()
+        for name, value in self._compiled_with.items():
+            if now.get(name) is not value and not np.array_equal(now.get(name), value):
+                raise CompileError(
+                    f"{name}: got {now.get(name)!r}, but {value!r} is compiled in: compile again"
+                )
+
     def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
         model = self.model
         lr = model.optimizer.lr if model.optimizer else 0.0
@@ -288,8 +299,7 @@ class Executable:
         state = self.model.state
         runner: Runner
         if self.runtime == "reference":
-            graph = autodiff(program.graph, program.wrt, program.updates)
-            runner = ReferenceProgram(graph, state.stored, program.storage)
+            runner = ReferenceProgram(stages["autodiff"], state.stored, program.storage)
         else:
             arena = aligned_arena(plan.arena_bytes)
             runner = BlasProgram(plan, state.stored, arena, self.threads)

@@ -59,9 +59,9 @@ class CrossEntropyLoss(Loss):
         return ops.mean(-ops.sum(ops.where(label, scores, 0.0), axes=(1,)))
 
     def correct(self, output: Value, target: Value) -> Value:
-        """Whether the largest logit is the label's; a softmax is looked through."""
+        """Whether the largest logit is the label's; a softmax over a row is looked through."""
         softmax = _softmax_behind(output.node)
-        if softmax:
+        if softmax and softmax.shape[softmax.attrs["axis"]] == output.shape[1]:
             logits = Value(output.trace, softmax.inputs[0])
             output = logits.make("reshape", shape=output.shape)
         return ops.correct(output, target)

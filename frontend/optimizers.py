@@ -5,7 +5,7 @@
             return p - self.lr * gemmc.ops.where(g > 0, 1.0, -1.0), {}
 
 `lr` may be changed between steps (`model.optimizer.lr = 1e-4`); it is an argument of the compiled
-program. Other hyper-parameters are compiled in.
+program. Other hyper-parameters are compiled in, and an Executable refuses to run after a change.
 """
 
 from __future__ import annotations

@@ -81,6 +81,21 @@ class Sequential:
         made.state.copy_from(self.state)
         return made
 
+    def hyper_parameters(self) -> dict[str, Any]:
+        """What is compiled in, by name: the attributes of layers, loss and optimiser.
+
+        Private ones are left out, and with them the learning rate.
+        """
+        named = {self.loc(i): layer for i, layer in enumerate(self.layers)}
+        parts = {**named, "loss_func": self.loss_func, "optimizer": self.optimizer}
+        return {
+            f"{name}.{key}": value
+            for name, part in parts.items()
+            if part is not None
+            for key, value in vars(part).items()
+            if not key.startswith("_")
+        }
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the parameters, under PyTorch's names and in its layouts."""
         return {name: self.state.get(name) for name in self.parameters}

@@ -1,4 +1,4 @@
-"""The reference runtime: the interpreter on the graph as autodiff left it, not optimised."""
+"""The reference runtime: the interpreter on the graph as autodiff left it."""
 
 from __future__ import annotations
 

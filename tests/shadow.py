@@ -1,0 +1,148 @@
+"""A plan run without numbers: every byte of memory remembers which value was last written to it.
+
+Whoever reads a value must find all of its bytes written by the node that makes it, so nothing was
+written over it too early, in whatever order, loop or place the plan has put things. What a step
+reads is taken from the graph, not from the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+
+import numpy as np
+
+from gemmc.ir import Graph, Node
+from gemmc.ir.graph import result_types
+from gemmc.passes.order import VIEWS
+from gemmc.passes.plan import Loop, Plan, Step, Value
+from gemmc.passes.tile import sums_rows
+from gemmc.runtime import kernels
+
+Tokens = tuple[int, ...]  # one for each result of a node
+Span = tuple[str, int, int]  # a memory ("" is the arena), and the bytes from begin to end in it
+SCRATCH = -1
+
+
+class Shadow:
+    """The memory of a plan for batches of `rows` rows, and what has been written where."""
+
+    def __init__(self, plan: Plan, rows: int) -> None:
+        self.plan, self.rows, self._fresh = plan, rows, count(1)
+        self.memory = {"": np.zeros(plan.arena_bytes, np.int64)}
+        for name, value in plan.inputs.items():
+            if value.buffer.outer is not None:
+                self.memory[name] = np.zeros(value.buffer.nbytes, np.int64)
+
+    def run(self) -> None:
+        """Runs the plan; AssertionError where a step finds something else than it expects."""
+        tokens: dict[Node, Tokens] = {}
+        for n in self.plan.graph.inputs:
+            tokens[n] = self._new(n)
+            self._write(self._span(self.plan.inputs[n.name], 0, self.rows), tokens[n][0])
+        parts = iter(self.plan.parts)
+        for node in self.plan.graph.nodes:
+            if node.op in VIEWS:
+                tokens[node] = _viewed(node, tokens)
+            elif node.op == "region":
+                tokens[node] = self._loop(node, next(parts), tokens)
+            else:
+                tokens[node] = self._new(node)
+                self._step(node, next(parts), tokens, 0, self.rows)
+        assert next(parts, None) is None, "the plan does more than the graph"
+        for name, node in self.plan.graph.outputs.items():
+            value = self.plan.outputs[name]
+            self._expect(self._span(value, 0, self.rows), tokens[node][0], f"output {name}")
+            replaces = name in self.plan.inputs and name not in self.plan.moves
+            assert not replaces or value.buffer is self.plan.inputs[name].buffer, name
+
+    def _loop(self, region: Node, loop: Step | Loop, outer: Mapping[Node, Tokens]) -> Tokens:
+        assert isinstance(loop, Loop) and loop.tile == region.attrs["tile"]
+        body: Graph = region.attrs["body"]
+        kept = {n: self._new(n) for n in _makers(body)}
+        tokens: dict[Node, Tokens] = {}
+        for row in range(0, self.rows, loop.tile):
+            stop = min(row + loop.tile, self.rows)
+            inputs = zip(body.inputs, region.inputs, strict=True)
+            tokens = {n: outer[x] for n, x in inputs}
+            steps = iter(loop.steps)
+            for node in body.nodes:
+                if node.op in VIEWS:
+                    tokens[node] = _viewed(node, tokens)
+                    continue
+                tokens[node] = kept.get(node) or self._new(node)
+                self._step(node, next(steps), tokens, row, stop)
+            assert next(steps, None) is None, "the loop does more than its body"
+        return tuple(tokens[n][0] for n in body.outputs.values())
+
+    def _step(
+        self, node: Node, step: Step | Loop, tokens: Mapping[Node, Tokens], row: int, stop: int
+    ) -> None:
+        assert isinstance(step, Step) and step.node is node
+        read = [token for x in node.inputs for token in tokens[x]]
+        operands = [self._span(v, row, stop) for v in step.operands]
+        results = [self._span(v, row, stop) for v in step.results]
+        for i, (span, token) in enumerate(zip(operands, read, strict=True)):
+            self._expect(span, token, f"{node!r} at {step.time}: operand {i}")
+        if sums_rows(node) and row > 0:  # accumulates
+            self._expect(results[0], tokens[node][0], f"{node!r} at {step.time}: the sum so far")
+        self._check_apart(step, operands, results)
+        if step.scratch:
+            self._write(self._scratch(step), SCRATCH)
+        for span, token in zip(results, tokens[node], strict=True):
+            self._write(span, token)
+
+    def _check_apart(self, step: Step, operands: list[Span], results: list[Span]) -> None:
+        """Results lie apart from each other, and from operands unless the kernel works in place."""
+        for j, result in enumerate(results):
+            assert not any(_overlap(result, other) for other in results[:j]), step.node
+            for i, operand in enumerate(operands):
+                in_place = operand == result and kernels.in_place(step.node, i, j)
+                assert in_place or not _overlap(operand, result), (step.node, i, j)
+        if step.scratch:
+            scratch = self._scratch(step)
+            assert not any(_overlap(scratch, span) for span in (*operands, *results)), step.node
+
+    def _scratch(self, step: Step) -> Span:
+        assert step.scratch is not None
+        return "", step.scratch.offset, step.scratch.offset + step.scratch.nbytes
+
+    def _span(self, value: Value, row: int, stop: int) -> Span:
+        """The bytes of the rows from `row` to `stop` of a value; all of one that has no rows."""
+        t, buffer = value.type, value.buffer
+        begin = 0 if buffer.outer is not None else buffer.offset
+        if t.per_row:
+            first = 0 if value.tiled else row
+            span = (begin + first * t.nbytes(1), begin + (first + stop - row) * t.nbytes(1))
+        else:
+            span = (begin, begin + t.nbytes(1))
+        assert span[1] <= begin + buffer.nbytes, f"{t} does not fit its buffer"
+        return buffer.outer or "", *span
+
+    def _new(self, node: Node) -> Tokens:
+        return tuple(next(self._fresh) for _ in result_types(node))
+
+    def _write(self, span: Span, token: int) -> None:
+        memory, begin, end = span
+        self.memory[memory][begin:end] = token
+
+    def _expect(self, span: Span, token: int, message: str) -> None:
+        memory, begin, end = span
+        assert (self.memory[memory][begin:end] == token).all(), f"{message} was written over"
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
+
+
+def _viewed(node: Node, tokens: Mapping[Node, Tokens]) -> Tokens:
+    (x,) = node.inputs
+    return (tokens[x][node.attrs["index"]],) if node.op == "item" else tokens[x]
+
+
+def _makers(body: Graph) -> Iterator[Node]:
+    """The nodes of a body whose results are needed outside."""
+    for n in body.outputs.values():
+        while n.op in VIEWS:
+            (n,) = n.inputs
+        yield n
