@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,10 +44,11 @@ def compile(
 ) -> Executable:
     """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
 
-    runtime: "blas" runs the plan on SciPy's BLAS, "reference" interprets the graph before it is
-    laid out, lowered and planned, "auto" is "blas". dtype "float64" is for checking gradients, on the reference runtime. `threads` is how
-    many the BLAS library may use while a program runs; None leaves that to the library. On a
-    machine busy with other things 1 is faster by far: OpenBLAS's threads wait for one another.
+    runtime: "blas" runs the plan on SciPy's BLAS; "reference" interprets the graph before it is
+    laid out, lowered and planned; "auto" is "blas". dtype "float64" is for checking gradients, on
+    the reference runtime. `threads` is how many the BLAS library may use while a program runs; None
+    leaves that to the library. On a machine busy with other things 1 is faster by far: OpenBLAS's
+    threads wait for one another.
     `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
@@ -266,9 +268,10 @@ class Executable:
         """CompileError if a hyper-parameter that is compiled in has another value by now."""
         now = self.model.hyper_parameters()
         for name, value in self._compiled_with.items():
-            if now.get(name) is not value and not np.array_equal(now.get(name), value):
+            other: Any = now.get(name)
+            if other is not value and not np.array_equal(other, value):
                 raise CompileError(
-                    f"{name}: got {now.get(name)!r}, but {value!r} is compiled in: compile again"
+                    f"{name}: got {other!r}, but {value!r} is compiled in: compile again"
                 )
 
     def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:

@@ -54,7 +54,7 @@ class Op:
         """The type of the op on operands of `types`; CompileError where they do not fit."""
         if self.kinds is not None:
             self._check_operands(types, self.kinds)
-        return self.infer(*types, **attrs)  # type: ignore[arg-type]
+        return self.infer(*types, **attrs)
 
     def _check_operands(self, types: Sequence[Type], kinds: str) -> None:
         if len(types) != len(kinds):
