@@ -1,6 +1,6 @@
 """gemmc: a graph compiler that lowers small neural networks to BLAS, and trains them."""
 
-from .frontend import datasets, ops
+from .frontend import datasets, figures, ops
 from .frontend.datasets import train_val_test_split
 from .frontend.executable import Executable, compile
 from .frontend.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Softmax
@@ -36,6 +36,7 @@ __all__ = [
     "compile",
     "datasets",
     "epoch_order",
+    "figures",
     "load",
     "ones",
     "ops",

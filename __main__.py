@@ -110,7 +110,7 @@ def _train(chosen: argparse.Namespace) -> int:
         model.save(chosen.save)
         print(f"saved {chosen.save}")
     if save:
-        for path in save(chosen.plots, model, history, X_train, y_train, X_test, y_test):
+        for path in save(chosen.plots, executable, history, X_train, y_train, X_test, y_test):
             print(f"wrote {path}")
     return INTERRUPTED if history.interrupted else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from .progress import Interrupt, Progress, interruptible
 from .sequential import Sequential
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from .executable import Executable
 
 Data = tuple[Batches, Batches]
@@ -44,6 +47,12 @@ class History:
             val = self.val_loss[-1], self.val_accuracy[-1]
             text += f", val loss {val[0]:.4f}, val accuracy {val[1]:.4f}"
         return text
+
+    def plot(self, axes: Sequence[Axes] | None = None) -> list[Axes]:
+        """Draws loss and accuracy by epoch, as `figures.plot_history` does: two Axes."""
+        from .figures import plot_history  # figures know histories, and matplotlib is an extra
+
+        return plot_history(self, axes)
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
