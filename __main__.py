@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int, default=32)
     train.add_argument("--seed", type=int, default=0, help="of data, split, weights and order")
     train.add_argument("--runtime", choices=RUNTIMES, default="auto")
-    train.add_argument("--threads", type=int, help="of BLAS; default: its own choice")
+    train.add_argument(
+        "--threads", type=int, help="of BLAS; default: 1 for small products, else its own choice"
+    )
     train.add_argument("--subset", action="store_true", help="a small part of the data")
     train.add_argument("--save", metavar="FILE", help="write the trained model (safetensors)")
     train.add_argument("--plots", metavar="DIR", help="write figures (needs matplotlib)")

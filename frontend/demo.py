@@ -45,14 +45,14 @@ def _fashion() -> None:
 def _compiled(title: str, model: Sequential, shape: tuple[int, ...]) -> Executable:
     print(f"== {title}\n")
     begin = time.perf_counter()
-    executable = compile(model, shape, batch_size=32, threads=1)
+    executable = compile(model, shape, batch_size=32)
     seconds = time.perf_counter() - begin
     print(model.summary(shape))
     stages = " > ".join(executable.stages)
     print(f"\ncompiled in {seconds:.2f} s: {stages}")
     plan = executable.plan
     sizes = f"arena {plan.arena_bytes:,} bytes, lower bound {plan.bound_bytes:,}"
-    print(f"one training step of 32 rows, 1 BLAS thread: {len(list(plan.steps()))} steps, {sizes}")
+    print(f"one training step of 32 rows: {len(list(plan.steps()))} steps, {sizes}")
     return executable
 
 

@@ -46,9 +46,8 @@ def compile(
 
     runtime: "blas" runs the plan on SciPy's BLAS; "reference" interprets the graph before it is
     laid out, lowered and planned; "auto" is "blas". dtype "float64" is for checking gradients, on
-    the reference runtime. `threads` is how many the BLAS library may use while a program runs; None
-    leaves that to the library. On a machine busy with other things 1 is faster by far: OpenBLAS's
-    threads wait for one another.
+    the reference runtime. `threads` is how many the BLAS library may use while a program runs; by
+    default 1 if all products are small, else the library's own choice.
     `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """

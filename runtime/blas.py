@@ -14,11 +14,15 @@ from functools import partial
 import numpy as np
 
 from ..passes.memory import ALIGN, Buffer
-from ..passes.plan import Plan, Step, Value
+from ..passes.plan import Loop, Plan, Step, Value
 from .binding import Binding, Call
 from .kernels import KERNELS
 from .library import ThreadLimit
+from .products import flops
 
+# FLOP. With products of 13 million the seed CNN's step took about the same on two cores
+# with one thread and with two (4.4 and 6.4 ms, then 6.1 and 5.5 ms, interleaved).
+SMALL_PRODUCT = 2.0**25
 BOUND_KEPT = 8  # numbers of rows a program stays bound to: a full batch, ragged ones, a few more
 
 
@@ -37,7 +41,7 @@ class BlasProgram:
 
     `outer` has the model's arrays by name, in the form in which they are stored: they are updated
     in place. `arena` is at least plan.arena_bytes long, and its contents before a run never matter.
-    `threads` is how many the BLAS library may use while the program runs, None its own choice.
+    `threads` is how many the BLAS library may use while the program runs; see `suited_threads`.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class BlasProgram:
     ) -> None:
         assert arena.nbytes >= plan.arena_bytes and arena.ctypes.data % ALIGN == 0
         self.plan, self.outer, self.arena = plan, outer, arena
-        self.limit = ThreadLimit(threads)
+        self.limit = ThreadLimit(suited_threads(plan) if threads is None else threads)
         self._bound: OrderedDict[int, Bound] = OrderedDict()
 
     def bind(self, rows: int) -> Bound:
@@ -121,6 +125,19 @@ class BlasProgram:
     def _raw(self, buffer: Buffer, nbytes: int, skip: int = 0) -> np.ndarray:
         begin = buffer.offset + skip
         return self.arena[begin : begin + nbytes]
+
+
+def suited_threads(plan: Plan) -> int | None:
+    """1 for a program of small products only; None, the library's own choice, for any other.
+
+    OpenBLAS's threads wait for one another around each product: for small ones that costs what they
+    gain, and on a machine that is busy with other things it costs far more.
+    """
+    largest = 0.0
+    for part in plan.parts:
+        steps, rows = (part.steps, part.tile) if isinstance(part, Loop) else ((part,), plan.rows)
+        largest = max(largest, *(flops(s.node, rows) for s in steps))
+    return 1 if largest < SMALL_PRODUCT and ThreadLimit.possible() else None
 
 
 def aligned_arena(nbytes: int) -> np.ndarray:

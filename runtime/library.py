@@ -58,6 +58,12 @@ class ThreadLimit:
             )
         self._get, self._set = get, put
 
+    @staticmethod
+    def possible() -> bool:
+        """Whether the BLAS library can be told how many threads to run."""
+        loaded = _openblas()
+        return loaded is not None and _function(loaded, "set_num_threads") is not None
+
     def __enter__(self) -> None:
         if self.count is not None:
             self._before = self._get()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir import Node
 from ..passes.plan import Step
 from .blas import BlasProgram
-
-PRODUCTS = ("matmul", "shift_matmul", "shift_matmul_weight_grad")
+from .products import PRODUCTS, flops
 
 
 @dataclass(frozen=True)
@@ -88,21 +85,3 @@ def _row(step: Step, rows: int, seconds: float, total: float) -> Row:
     loc = step.node.loc or "(shared)"
     rates = (work / seconds / 1e9, nbytes / seconds / 1e9) if seconds else (0.0, 0.0)
     return Row(loc, step.node.op, form, seconds * 1e3, *rates, seconds / total)
-
-
-def flops(node: Node, rows: int) -> float:
-    """Floating-point operations of a product for `rows` rows, two per multiply-add; else 0."""
-    if node.op not in PRODUCTS:
-        return 0.0
-    a, b = (x.tensor for x in node.inputs)
-    if node.op == "shift_matmul":
-        return 2.0 * node.tensor.size(rows) * math.prod(b.concrete(rows)[:3])
-    if node.op == "shift_matmul_weight_grad":
-        positions = b.size(rows) // b.concrete(rows)[-1]
-        return 2.0 * positions * node.tensor.size(rows)
-    inner = (
-        a.concrete(rows)[-1]
-        if not node.attrs["transpose_a"]
-        else a.size(rows) // a.concrete(rows)[-1]
-    )
-    return 2.0 * node.tensor.size(rows) * inner

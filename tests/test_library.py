@@ -7,6 +7,7 @@ import gemmc
 from gemmc.frontend.doctor import cores, findings
 from gemmc.frontend.experiments import spiral_model
 from gemmc.runtime import library
+from gemmc.runtime.blas import suited_threads
 from gemmc.runtime.library import Library, ThreadLimit, blas_library
 
 HAS_OPENBLAS = blas_library().threads is not None
@@ -68,3 +69,19 @@ def test_doctor_finds_a_limit_below_the_cores(monkeypatch):
     monkeypatch.setattr("gemmc.frontend.doctor.cores", lambda: 8)
     (line,) = findings(NARROW, {"OMP_NUM_THREADS": "2"}, set())
     assert "OMP_NUM_THREADS=2 limits BLAS to 2 of 8 cores" in line
+
+
+@needs_openblas
+def test_programs_of_small_products_use_one_thread_and_others_the_librarys_choice() -> None:
+    small = gemmc.compile(spiral_model(), (2,))
+    wide = gemmc.Sequential([gemmc.Linear(1024, 1024)])
+    large = gemmc.compile(wide, (1024,), batch_size=64)  # 2 * 64 * 1024 * 1024 = 134 MFLOP
+    assert suited_threads(small.plan) == 1
+    assert suited_threads(large.plan) is None
+
+
+@needs_openblas
+def test_a_run_leaves_the_callers_threads_as_they_were() -> None:
+    before = blas_library().threads
+    gemmc.compile(spiral_model(), (2,), threads=2)(np.zeros((1, 2), np.float32))
+    assert blas_library().threads == before
