@@ -1,16 +1,16 @@
-"""`python -m gemmc.bench step|accuracy`: gemmc beside PyTorch on this machine."""
+"""`python -m gemmc.bench step|accuracy|choices|forms`: gemmc beside PyTorch on this machine."""
 
 import argparse
 import sys
 
-from . import accuracy, step
+from . import accuracy, choices, forms, step
 
 
 def main() -> int:
     """Runs the benchmark that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m gemmc.bench", description=__doc__)
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
-    for module in (step, accuracy):
+    for module in (step, accuracy, choices, forms):
         name, about = module.__name__.rsplit(".", 1)[1], (module.__doc__ or "").split("\n")[0]
         one = benchmarks.add_parser(name, help=about, description=about)
         module.add_arguments(one)

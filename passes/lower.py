@@ -80,14 +80,13 @@ def lower_conv2d(target: Target, b: Builder, node: Node) -> Node:
 def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node:
     """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, or the shifted products.
 
-    For `shift`, dy is put into planes as wide as x's, so that both shift along one another.
+    For `shift`, dy is put into planes as wide as x's, so that both shift along one another. It was
+    slower at every shape of `python -m gemmc.bench forms`, and is made only if asked for.
     """
     x, dy = node.inputs
     kernel = node.attrs["kernel"]
-    c, o = x.shape[3], dy.shape[3]
     bordered = _border(b, x, *node.attrs["padding"])
-    form = choose_form(target, node.attrs["stride"], kernel, bordered.shape[1:3], c, o)
-    if form == "shift":
+    if target.conv_form == "shift" and node.attrs["stride"] == (1, 1):
         wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
         return b.shift_matmul_weight_grad(bordered, wide, kernel=kernel)
     patches = b.im2col(bordered, kernel=kernel, stride=node.attrs["stride"])

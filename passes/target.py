@@ -13,6 +13,7 @@ class Target:
 
     The figures are orders of magnitude, good enough to rank forms: a pure choice must not depend on
     what else the machine was doing. cache_bytes is what a tile's working set should fit in.
+    `python -m gemmc.bench forms` shows what is chosen beside what is faster.
     """
 
     conv_form: str | None = None  # "im2col", "shift", or None to choose

@@ -20,8 +20,8 @@ from .kernels import KERNELS
 from .library import ThreadLimit
 from .products import flops
 
-# FLOP. With products of 13 million the seed CNN's step took about the same on two cores
-# with one thread and with two (4.4 and 6.4 ms, then 6.1 and 5.5 ms, interleaved).
+# FLOP. With products of 13 million the seed CNN's step takes about as long on one thread as on two:
+# `python -m gemmc.bench step`.
 SMALL_PRODUCT = 2.0**25
 BOUND_KEPT = 8  # numbers of rows a program stays bound to: a full batch, ragged ones, a few more
 
@@ -133,11 +133,11 @@ def suited_threads(plan: Plan) -> int | None:
     OpenBLAS's threads wait for one another around each product: for small ones that costs what they
     gain, and on a machine that is busy with other things it costs far more.
     """
-    largest = 0.0
+    products = [0.0]
     for part in plan.parts:
         steps, rows = (part.steps, part.tile) if isinstance(part, Loop) else ((part,), plan.rows)
-        largest = max(largest, *(flops(s.node, rows) for s in steps))
-    return 1 if largest < SMALL_PRODUCT and ThreadLimit.possible() else None
+        products += [flops(step.node, rows) for step in steps]
+    return 1 if max(products) < SMALL_PRODUCT and ThreadLimit.possible() else None
 
 
 def aligned_arena(nbytes: int) -> np.ndarray:
