@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import threading
@@ -24,7 +25,8 @@ class Progress:
             from tqdm import tqdm  # 30 ms, and only for people who watch
 
             form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
-            self._bar = tqdm(total=epochs * steps, bar_format=form, dynamic_ncols=True)
+            columns = shutil.get_terminal_size().columns  # 80 for a terminal that does not say
+            self._bar = tqdm(total=epochs * steps, bar_format=form, ncols=columns)
 
     def step(self) -> None:
         """One training step is done."""

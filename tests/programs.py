@@ -15,12 +15,15 @@ from gemmc import (
     Flatten,
     Linear,
     MaxPool2d,
+    Module,
     MSELoss,
     ReLU,
     Sequential,
     Softmax,
+    ops,
 )
 from gemmc.frontend.trace import trace, trace_update
+from gemmc.frontend.value import Value
 from gemmc.ir import Graph, TensorType
 from gemmc.ir.types import FLOATS
 from gemmc.passes.pipeline import Program
@@ -86,12 +89,30 @@ def wide() -> Model:
     return Sequential([Linear(9, 1, bias=False)], MSELoss(), SGD(0.1)), (9,)
 
 
+class Standardised(Module):
+    """Images less a share of their channel's sum over the whole batch, over its deviation."""
+
+    def forward(self, x: Value) -> Value:
+        x = x - ops.reshape(ops.sum(x * 0.02, (0, 2, 3)), (1, 1))
+        return x / ops.reshape(ops.sqrt(ops.mean(x * x, (0, 2, 3)) + 0.1), (1, 1))
+
+
+def batch_norm() -> Model:
+    """Convolutions whose results depend on all rows of the batch: no tile can know them."""
+    layers = [
+        *(Conv2d(2, 3, 3, padding=1), Standardised(), ReLU(), MaxPool2d(2)),
+        *(Conv2d(3, 4, 2), Standardised(), Flatten(), Linear(16, 3)),
+    ]
+    return Sequential(layers, CrossEntropyLoss(), Adam(1e-2)), (2, 6, 6)
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     "spiral": spiral,
     "cnn": lambda: cnn(12),
     "conv alone": conv_alone,
     "strided": strided,
     "same padding": same_padding,
+    "batch norm": batch_norm,
     "wide": wide,
 }
 

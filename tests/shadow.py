@@ -29,6 +29,7 @@ class Shadow:
 
     def __init__(self, plan: Plan, rows: int) -> None:
         self.plan, self.rows, self._fresh = plan, rows, count(1)
+        self._unfinished: set[int] = set()  # sums over the batch, of the loop that is running
         self.memory = {"": np.zeros(plan.arena_bytes, np.int64)}
         for name, value in plan.inputs.items():
             if value.buffer.outer is not None:
@@ -60,6 +61,7 @@ class Shadow:
         assert isinstance(loop, Loop) and loop.tile == region.attrs["tile"]
         body: Graph = region.attrs["body"]
         kept = {n: self._new(n) for n in _makers(body)}
+        self._unfinished = {kept[n][0] for n in kept if sums_rows(n)}
         tokens: dict[Node, Tokens] = {}
         for row in range(0, self.rows, loop.tile):
             stop = min(row + loop.tile, self.rows)
@@ -73,6 +75,7 @@ class Shadow:
                 tokens[node] = kept.get(node) or self._new(node)
                 self._step(node, next(steps), tokens, row, stop)
             assert next(steps, None) is None, "the loop does more than its body"
+        self._unfinished = set()
         return tuple(tokens[n][0] for n in body.outputs.values())
 
     def _step(
@@ -84,6 +87,7 @@ class Shadow:
         results = [self._span(v, row, stop) for v in step.results]
         for i, (span, token) in enumerate(zip(operands, read, strict=True)):
             self._expect(span, token, f"{node!r} at {step.time}: operand {i}")
+            assert token not in self._unfinished, f"{node!r}: operand {i} is not summed up yet"
         if sums_rows(node) and row > 0:  # accumulates
             self._expect(results[0], tokens[node][0], f"{node!r} at {step.time}: the sum so far")
         self._check_apart(step, operands, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
 import numpy as np
@@ -304,3 +305,25 @@ def test_a_hyper_parameter_changed_after_compiling_is_refused(part, attribute, v
             call(x, y)
     assert model.state.step == 1
     gemmc.compile(model, (2,), 8).train_step(x, y)
+
+
+class Terminal(io.StringIO):
+    """A standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_one_bar_shows_steps_time_left_loss_and_accuracy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    X, y = gemmc.datasets.spiral(points=16, classes=2)
+    layers = [Linear(2, 2), Softmax()]
+    model = Sequential(layers, CrossEntropyLoss(), Adam())
+    train_val(model, X, y, X, y, epochs=3, batch_size=8, verbose_freq=1)
+    last = terminal.getvalue().replace("\r", "\n").strip().splitlines()[-1]
+    assert "12/12 steps" in last and "left" in last
+    assert "loss" in last and "accuracy" in last and "val" in last
+    assert capsys.readouterr().out == ""
