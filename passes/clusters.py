@@ -8,7 +8,7 @@ follow every merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from graphlib import TopologicalSorter
 
 from ..ir import Graph, Node
@@ -45,9 +45,10 @@ class Clusters:
             else:
                 yield x
 
-    def depends(self, node: Node, on: Node) -> bool:
-        """Whether `node` needs `on`, directly or through others, in the graph itself."""
-        return bool(self._ancestors[node] & self._bit[on])
+    def needs_any(self, node: Node, others: Iterable[Node]) -> bool:
+        """Whether `node` needs one of `others`, itself aside, in the graph as it was given."""
+        wanted = sum(self._bit[n] for n in others if n is not node)
+        return bool(self._ancestors[node] & wanted)
 
     def merge(self, a: Node, b: Node, allowed: Callable[[list[Node]], bool]) -> bool:
         """Joins the groups of a and b if the result is convex and `allowed`; whether it did."""

@@ -22,17 +22,23 @@ def order(graph: Graph, rows: int) -> Graph:
     for n in graph.outputs.values():
         left[n] += 1  # an output is never freed
     index = {n: i for i, n in enumerate(graph.nodes)}
+    dependents: dict[Node, list[Node]] = {n: [] for n in graph.nodes}
+    for node, others in waits.items():
+        for other in others:
+            dependents[other].append(node)
+    ready = [n for n in graph.nodes if not waits[n]]
     done: list[Node] = []
-    pending = list(graph.nodes)
-    while pending:
-        ready = [n for n in pending if not waits[n]]
+    while ready:
         node = min(ready, key=lambda n: (_growth(n, left, rows), index[n]))
-        pending.remove(node)
+        ready.remove(node)
         done.append(node)
         for x in set(node.inputs):
             left[x] -= 1
-        for n in pending:
+        for n in dependents[node]:
             waits[n].discard(node)
+            if not waits[n]:
+                ready.append(n)
+    assert len(done) == len(graph.nodes), "nodes wait for one another"
     return Graph(graph.name, graph.inputs, tuple(done), graph.outputs)
 
 

@@ -55,7 +55,7 @@ def sums_rows(node: Node) -> bool:
 
 def _rows_independent(clusters: Clusters, group: list[Node]) -> bool:
     sums = [n for n in group if sums_rows(n)]
-    return not any(n is not s and clusters.depends(n, s) for s in sums for n in group)
+    return not sums or not any(clusters.needs_any(n, sums) for n in group)
 
 
 def _on_images(node: Node) -> bool:
