@@ -16,6 +16,7 @@ from typing import Any
 from ..ir import Graph, Node
 from ..ir.graph import result_types
 from .clusters import Clusters
+from .order import VIEWS
 from .outline import outline
 from .target import Target
 
@@ -34,8 +35,10 @@ def tile(graph: Graph, rows: int, target: Target) -> Graph:
                 clusters.merge(x, node, lambda group: _rows_independent(clusters, group))
 
     def region(group: list[Node]) -> tuple[str, Mapping[str, Any]] | None:
+        if not _on_images(group[0]) or all(n.op in VIEWS for n in group):
+            return None
         size = tile_rows(group, rows, target)
-        return ("region", {"tile": size}) if size < rows and _on_images(group[0]) else None
+        return ("region", {"tile": size}) if size < rows else None
 
     return outline(graph, clusters.groups(), region, remade)
 
