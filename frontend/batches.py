@@ -72,11 +72,13 @@ def inputs(name: str, given: object, shape: Sequence[int], least: int = 1) -> Ba
     return Batches(np.ascontiguousarray(array))
 
 
-def targets(name: str, given: object, t: TensorType, classes: int, least: int = 1) -> Batches:
+def targets(
+    name: str, given: object, t: TensorType, classes: int | None, least: int = 1
+) -> Batches:
     """`given` as targets of type `t`: labels in [0, classes) of any integer dtype, or floats."""
     array = as_array(name, given)
     if t.dtype == "i64":
-        return Batches(_labels(name, array, classes, least))
+        return Batches(_labels(name, array, t, classes, least))
     wanted = f"[rows{''.join(f', {d}' for d in t.shape[1:])}]"
     if array.ndim == 0 or array.shape[1:] != t.shape[1:]:
         raise DataError(
@@ -105,20 +107,23 @@ def check_lengths(x_name: str, x: Batches, y_name: str, y: Batches) -> None:
         raise DataError(f"{x_name}, {y_name}: got {len(x)} and {len(y)} rows, expected the same")
 
 
-def _labels(name: str, array: np.ndarray, classes: int, least: int) -> np.ndarray:
-    if array.ndim != 1:
+def _labels(
+    name: str, array: np.ndarray, t: TensorType, classes: int | None, least: int
+) -> np.ndarray:
+    if array.ndim == 0 or array.shape[1:] != t.shape[1:]:
         hint = f": use {name}.argmax(1)" if array.shape[1:] == (classes,) else ""
-        raise DataError(f"{name}: got shape {list(array.shape)}, expected labels [rows]{hint}")
+        wanted = f"labels [rows{''.join(f', {d}' for d in t.shape[1:])}]"
+        raise DataError(f"{name}: got shape {list(array.shape)}, expected {wanted}{hint}")
     if array.dtype.kind not in "iu":
         raise DataError(
             f"{name}: got dtype {array.dtype}, expected integer labels: use {name}.astype('int64')"
         )
     _check_rows(name, array, least)
-    if len(array) and not (array.min() >= 0 and array.max() < classes):
-        row = int(np.flatnonzero((array < 0) | (array >= classes))[0])
+    if classes is not None and array.size and not 0 <= array.min() <= array.max() < classes:
+        row = int(np.argwhere((array < 0) | (array >= classes))[0][0])
         raise DataError(
-            f"{name}: got label {array[row]} at row {row}, expected 0 to {classes - 1}: "
-            f"the model has {classes} outputs"
+            f"{name}: got label {np.ravel(array[row])[0]} at row {row}, expected 0 to "
+            f"{classes - 1}: the model has {classes} outputs"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from .training import History, fit
 RUNTIMES = ("auto", "blas", "reference")
 DTYPES = {"float32": "f32", "float64": "f64"}
 SCALARS = ("lr", "step", "seed")
+MUTABLE = (list, dict, set, np.ndarray)  # hyper-parameters that may change and stay themselves
 Runner = BlasProgram | ReferenceProgram
 
 
@@ -92,7 +94,10 @@ class Executable:
         self.threads = None if threads is None else integer("compile", "threads", threads)
         self._dump = None if dump is None else _folder(dump)
         self._compiled: dict[tuple[str, bool], Compiled] = {}
-        self._compiled_with = model.hyper_parameters()
+        self._compiled_with = {
+            name: copy.deepcopy(value) if isinstance(value, MUTABLE) else value
+            for name, value in model.hyper_parameters().items()
+        }
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
@@ -238,7 +243,7 @@ class Executable:
         given = batches.inputs(x_name, x, self.input_shape)
         shape = loss.target_shape(self.output_type.shape)
         t = TensorType(shape, "i64" if loss.target_dtype == "i64" else self.output_type.dtype)
-        wanted = batches.targets(y_name, y, t, self.output_type.shape[-1])  # type: ignore[arg-type]
+        wanted = batches.targets(y_name, y, t, loss.classes(self.output_type.shape))
         batches.check_lengths(x_name, given, y_name, wanted)
         return given, wanted
 
@@ -263,15 +268,20 @@ class Executable:
         if optimizer and self.model.optimizer is None:
             raise CompileError("optimizer: the model has none: use Sequential(optimizer=...)")
 
-    def _check_unchanged(self) -> None:
-        """CompileError if a hyper-parameter that is compiled in has another value by now."""
+    def changed(self) -> str:
+        """What hyper-parameter that is compiled in has another value by now; "" if none has."""
         now = self.model.hyper_parameters()
+        value: Any
+        other: Any
         for name, value in self._compiled_with.items():
-            other: Any = now.get(name)
+            other = now.get(name)
             if other is not value and not np.array_equal(other, value):
-                raise CompileError(
-                    f"{name}: got {other!r}, but {value!r} is compiled in: compile again"
-                )
+                return f"{name}: got {other!r}, but {value!r} is compiled in"
+        return ""
+
+    def _check_unchanged(self) -> None:
+        if changed := self.changed():
+            raise CompileError(f"{changed}: compile again")
 
     def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
         model = self.model
@@ -297,6 +307,8 @@ class Executable:
     def _compile(self, name: str, training: bool) -> Compiled:
         program = self._described(name, training)
         stages = run_passes(program)
+        given = {n.name for n in stages["order"].inputs}
+        assert given <= {"x", "y", *SCALARS, *program.storage}, "an input that nobody fills"
         plan = make_plan(program, stages["order"], kernels)
         state = self.model.state
         runner: Runner

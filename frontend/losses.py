@@ -33,6 +33,10 @@ class Loss:
         """The shape of the target for an output of that shape."""
         return output
 
+    def classes(self, output: tuple) -> int | None:
+        """How many labels there are for an output of that shape; None leaves labels unchecked."""
+        return None
+
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, from the attributes of the same names."""
         return of_constructor(self)
@@ -69,6 +73,10 @@ class CrossEntropyLoss(Loss):
     def target_shape(self, output: tuple) -> tuple:
         """[N]: one label a row."""
         return output[:1]
+
+    def classes(self, output: tuple) -> int:
+        """One for each of a row's scores."""
+        return int(output[-1])
 
 
 class MSELoss(Loss):

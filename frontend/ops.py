@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ..ir import CompileError
 from ..ir.types import N, TensorType
 from .arguments import pair
-from .value import Number, Value, cast, expand, lift
+from .value import Number, Value, broadcast_shape, cast, expand, lift
 
 __all__ = [
     "cast", "conv2d", "correct", "dropout", "exp", "flatten", "log", "log_softmax", "matmul", "max",
@@ -59,7 +59,8 @@ def where(condition: Value, x: Value | Number, y: Value | Number) -> Value:
         lift(v, x if isinstance(x, Value) else y if isinstance(y, Value) else condition)
         for v in (x, y)
     )
-    return condition.make("where", expand(a, condition.shape), expand(b, condition.shape))
+    shape = broadcast_shape(condition.shape, broadcast_shape(a.shape, b.shape))
+    return expand(condition, shape).make("where", expand(a, shape), expand(b, shape))
 
 
 def matmul(x: Value, w: Value) -> Value:
@@ -165,7 +166,7 @@ def _axes(x: Value, axes: int | Sequence[int] | None) -> tuple[int, ...]:
     rank = len(x.shape)
     if axes is None:
         return tuple(range(rank))
-    axes = (axes,) if isinstance(axes, int) else axes
-    if any(not -rank <= a < rank for a in axes):
-        raise CompileError(f"axes: got {tuple(axes)}, expected axes of {x.shape}")
-    return tuple(sorted({a % rank for a in axes}))
+    given = tuple(axes) if isinstance(axes, Sequence) else (int(axes),)
+    if any(not -rank <= a < rank for a in given):
+        raise CompileError(f"axes: got {given}, expected axes of {x.shape}")
+    return tuple(sorted({a % rank for a in given}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .executable import Executable
 
 FORMAT = "gemmc 1"  # of saved files
+FIXED = ("layers", "loss_func", "optimizer", "seed")  # the state is laid out for them
 
 
 class Sequential:
@@ -61,6 +62,14 @@ class Sequential:
         self.state = self._new_state()
         self._executables: dict[tuple[int, ...], Executable] = {}
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in FIXED and name in vars(self):
+            raise CompileError(
+                f"{name}: a model keeps the one it was made with: make another Sequential and hand "
+                "the parameters over with load_state_dict"
+            )
+        super().__setattr__(name, value)
+
     def loc(self, index: int) -> str:
         """The name of a layer in messages and IR: "3.Conv2d"."""
         return f"{index}.{type(self.layers[index]).__name__}"
@@ -70,9 +79,10 @@ class Sequential:
         from .executable import compile  # executables are made of models
 
         shape = row_shape("x", x)
-        if shape not in self._executables:
-            self._executables[shape] = compile(self, input_shape=shape)
-        return self._executables[shape](x)
+        executable = self._executables.get(shape)
+        if executable is None or executable.changed():
+            executable = self._executables[shape] = compile(self, input_shape=shape)
+        return executable(x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sequential:
         """A model of its own: the same state, and nothing compiled."""
@@ -88,13 +98,7 @@ class Sequential:
         """
         named = {self.loc(i): layer for i, layer in enumerate(self.layers)}
         parts = {**named, "loss_func": self.loss_func, "optimizer": self.optimizer}
-        return {
-            f"{name}.{key}": value
-            for name, part in parts.items()
-            if part is not None
-            for key, value in vars(part).items()
-            if not key.startswith("_")
-        }
+        return {k: v for name, part in parts.items() for k, v in _settings(name, part)}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the parameters, under PyTorch's names and in its layouts."""
@@ -214,6 +218,15 @@ def _checked_layers(layers: Sequence[Module]) -> tuple[Module, ...]:
                     f"layers: {first} and {i}.{name} are one Parameter: make a layer for each place"
                 )
     return tuple(layers)
+
+
+def _settings(name: str, part: object) -> Iterator[tuple[str, Any]]:
+    """(name, value) of the public attributes of a part, those of inner modules as well."""
+    for key, value in vars(part).items() if part is not None else ():
+        if isinstance(value, Module):
+            yield from _settings(f"{name}.{key}", value)
+        elif not key.startswith("_"):
+            yield f"{name}.{key}", value
 
 
 def _call(given: object) -> str:

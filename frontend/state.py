@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir import DataError
 from ..passes.layout import Layout
-from ..passes.memory import ALIGN
+from ..passes.memory import ALIGN, aligned
 from ..passes.pack import pack_array, unpack_array
 from ..runtime.blas import aligned_arena
 from .batches import as_array
@@ -27,7 +27,7 @@ class State:
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], forms: Mapping[str, Layout]) -> None:
         self.shapes, self.forms = dict(shapes), dict(forms)
-        rooms = [-(-math.prod(s) * 4 // ALIGN) * ALIGN for s in self.shapes.values()]
+        rooms = [aligned(math.prod(s) * 4) for s in self.shapes.values()]
         self._buffer = aligned_arena(sum(rooms) + ALIGN)
         self._buffer.fill(0)
         self.counters = self._buffer[: 8 * len(COUNTERS)].view(np.int64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..ir import CompileError, Graph, Node, TensorType
 from ..ir.types import FLOATS, N
+from ..passes.autodiff import OWN, SHARED
 from . import ops
 from .losses import TARGET_DTYPES
 from .value import Trace, Value
@@ -45,13 +46,17 @@ def trace(
 def trace_update(optimizer: Optimizer, shape: tuple[int, ...], dtype: str) -> Graph:
     """The update of one parameter as a graph: p, g, lr, step and state in, p and state out."""
     t, who = Trace(dtype=dtype, training=True), type(optimizer).__name__
+    names = optimizer.state_names
+    if len({*names, *OWN, *SHARED}) != len(names) + len(OWN) + len(SHARED):
+        taken = ", ".join((*OWN, *SHARED))
+        raise CompileError(f"{who}: state_names: got {names}, expected other names than {taken}")
     own = TensorType(shape, dtype)
     p, g = t.input("p", own), t.input("g", own)
     lr, step = t.input("lr", TensorType((), "f64")), t.input("step", TensorType((), "i64"))
     state = {name: t.input(name, own) for name in optimizer.state_names}
     with t.builder.at(who):
         result = _named(who, lambda: optimizer.traced(lr).update(p, g, dict(state), step))
-        if not isinstance(result, tuple) or len(result) != 2 or set(result[1]) != set(state):
+        if not isinstance(result, tuple) or len(result) != 2 or set(result[1] or ()) != set(state):
             raise CompileError(
                 f"{who}: update: got {result!r}, expected (next p, next state) with the state "
                 f"{list(state)}"

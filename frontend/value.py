@@ -100,7 +100,7 @@ class Value:
         return binary("div", other, self)
 
     def __pow__(self, other: Value | Number) -> Value:
-        if other == 2:
+        if not isinstance(other, Value) and other == 2:
             return self * self
         return binary("pow", self, other)
 
@@ -114,6 +114,9 @@ class Value:
         if not isinstance(other, Value):
             raise CompileError(f"@: got {type(other).__name__}, expected a traced value")
         return self.make("matmul", other)
+
+    def __eq__(self, other: Value | Number) -> Value:  # type: ignore[override]
+        return binary("equal", self, other)
 
     def __lt__(self, other: Value | Number) -> Value:
         return binary("less", self, other)

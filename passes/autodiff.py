@@ -79,11 +79,11 @@ def _update(
     """The outputs of one parameter's update; adds the inputs it needs to `inputs`."""
     arguments = []
     for n in update.inputs:
-        if n.name == "g":
+        if n.name == OWN[1]:
             arguments.append(gradient)
             continue
-        outer = name if n.name == "p" else n.name if n.name in SHARED else f"{name}.{n.name}"
+        outer = name if n.name == OWN[0] else n.name if n.name in SHARED else f"{name}.{n.name}"
         inputs.setdefault(outer, b.input(outer, n.tensor))
         arguments.append(inputs[outer])
     results = b.inline(update, arguments)
-    return {name if key == "p" else f"{name}.{key}": node for key, node in results.items()}
+    return {name if key == OWN[0] else f"{name}.{key}": node for key, node in results.items()}

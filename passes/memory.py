@@ -13,6 +13,11 @@ from dataclasses import dataclass
 ALIGN = 64  # bytes: one cache line, one AVX-512 vector
 
 
+def aligned(nbytes: int) -> int:
+    """nbytes rounded up to ALIGN."""
+    return -(-nbytes // ALIGN) * ALIGN
+
+
 @dataclass(eq=False)
 class Buffer:
     """`nbytes` bytes alive from step `start` to step `end`, both included.
@@ -41,7 +46,7 @@ class Buffer:
     @property
     def room(self) -> int:
         """Bytes it takes in the arena, rounded up to ALIGN."""
-        return -(-self.nbytes // ALIGN) * ALIGN
+        return aligned(self.nbytes)
 
 
 def allocate(buffers: Iterable[Buffer]) -> int:

@@ -64,9 +64,16 @@ def _body(
                 env[node] = b.input(f"x{len(operands) - 1}", node.tensor)
         return env[node]
 
+    def read_outside(node: Node) -> bool:
+        """Whether something outside needs the node, other than to make it anew inside a body."""
+        if node in outputs:
+            return True
+        users = graph.users[node]
+        return any(read_outside(u) if absorbed(u) else u not in members for u in users)
+
     for node in group:
         inside(node)
-    results = [n for n in group if n in outputs or any(u not in members for u in graph.users[n])]
+    results = [n for n in group if read_outside(n)]
     named = {f"y{i}": env[n] for i, n in enumerate(results)}
     return b.graph("body", [env[x] for x in operands], named), operands, results
 

@@ -101,11 +101,12 @@ def check_meaning(
     `packed` says which inputs and outputs `after` has in a physical form.
     """
     one, two = (in_float64(g) for g in (before, after))
-    given = {n.name: n.tensor for n in (*one.inputs,)}
+    given = {n.name: n.tensor for n in one.inputs}
     given |= {n.name: n.tensor for n in two.inputs if n.name not in given}
     state = {key for key in given if key.rpartition(".")[0] in given}
+    classes = min((n.attrs["classes"] for n in one.nodes if n.op == "one_hot"), default=2)
     arrays = {
-        key: _draw(t, rows, seed, 0.1 if key in state else -1.0)
+        key: _draw(t, rows, classes, seed, 0.1 if key in state else -1.0)
         for seed, (key, t) in enumerate(given.items())
     }
     inputs = {k: pack_array(a, packed[k]) if k in packed else a for k, a in arrays.items()}
@@ -144,8 +145,8 @@ def _wide(t: TensorType) -> TensorType:
     return TensorType(t.shape, "f64") if t.dtype == "f32" else t
 
 
-def _draw(t: TensorType, rows: int, seed: int, low: float) -> np.ndarray:
-    """Random contents for an input; labels are 0 or 1.
+def _draw(t: TensorType, rows: int, classes: int, seed: int, low: float) -> np.ndarray:
+    """Random contents for an input; labels are below `classes`.
 
     Floats lie in [low, 1), those of matrices divided by what a product sums over, so that no
     network of them overflows a softmax. State (a running mean of squares) must not be negative.
@@ -153,6 +154,6 @@ def _draw(t: TensorType, rows: int, seed: int, low: float) -> np.ndarray:
     rng = np.random.default_rng(seed)
     shape = t.concrete(rows)
     if t.dtype not in ("f32", "f64"):
-        return rng.integers(0, 2, shape).astype(t.numpy)
+        return rng.integers(0, classes, shape).astype(t.numpy)
     scale = 1.0 if t.per_row else 2.0 / max(1, math.prod(shape[1:])) ** 0.5
     return (rng.uniform(low, 1.0, shape) * scale).astype(t.numpy)

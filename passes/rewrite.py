@@ -13,9 +13,8 @@ from ..ir import Builder, Graph, Node
 Rule = Callable[[Builder, Node], Node | None]
 Rules = Mapping[str, Sequence[Rule]]  # op -> the rules that look at nodes of that op
 
-MAX_SWEEPS = (
-    20  # every rule makes a graph smaller or moves an op towards the inputs: few are needed
-)
+# Every rule makes a graph smaller or moves an op towards the inputs: few sweeps are needed.
+MAX_SWEEPS = 20
 
 
 def rewrite(graph: Graph, rules: Rules) -> Graph:

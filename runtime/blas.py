@@ -75,6 +75,10 @@ class BlasProgram:
 
     def _bind(self, rows: int) -> Bound:
         assert 1 <= rows <= self.plan.rows
+        with np.errstate(all="ignore"):  # a constant may be too large for its dtype
+            return self._bind_parts(rows)
+
+    def _bind_parts(self, rows: int) -> Bound:
         calls: list[tuple[Step | None, tuple[Call, ...]]] = []
         for part in self.plan.parts:
             if isinstance(part, Step):

@@ -31,11 +31,6 @@ class Var:
     axes: tuple[int, ...] | None = None
     value: float | None = None
 
-    @property
-    def made(self) -> bool:
-        """Whether an instruction makes it."""
-        return self.operand is None and self.value is None
-
 
 @dataclass(frozen=True, eq=False)
 class Instruction:
@@ -115,8 +110,9 @@ def _record_node(xp: RecordingNamespace, node: Node, args: list[Var]) -> Var:
             return Var(node.tensor.numpy, value=node.attrs["value"])
         case "broadcast":
             (x,) = args
-            if x.operand is None:  # a constant: it has every shape already
-                return x
+            if x.operand is None:
+                assert node.inputs[0].shape == () or x.value is not None, node
+                return x  # a constant, or what is made of scalars, has every shape already
             return Var(x.dtype, operand=x.operand, axes=node.attrs["axes"])
         case op:
             attrs: dict[str, Any] = dict(node.attrs)

@@ -15,12 +15,12 @@ import numpy as np
 
 from ..ir import Node
 from ..ir.graph import result_types
+from ..passes.memory import aligned
 from .binding import Binding, Call
 from .recorder import Instruction, Recording, Var, record
 
 CHUNK = 16384  # elements: large enough to hide NumPy's 0.4 us a call, small enough for L2
 WIDE = 256  # elements: an inner loop shorter than this is dominated by its start
-ALIGN = 64
 
 
 def scratch(node: Node, rows: int) -> int:
@@ -61,7 +61,7 @@ class _Sweep:
         self.step = min(self.flat[0], max(1, CHUNK // inner))
         self.slots = _slots(self.recording)
         itemsize = max((v.dtype.itemsize for v in self.slots), default=0)
-        self.slot_bytes = -(-self.step * inner * itemsize // ALIGN) * ALIGN
+        self.slot_bytes = aligned(self.step * inner * itemsize)
         self.slot_count = len(set(self.slots.values()))
         self.widened = {v: self._wide_bytes(v) for v in self.small}
         self.scratch_bytes = self.slot_count * self.slot_bytes + sum(self.widened.values())
@@ -72,14 +72,14 @@ class _Sweep:
         views: dict[Var, np.ndarray] = {}
         used = self.slot_count * self.slot_bytes
         for v, nbytes in self.widened.items():
-            views[v] = self._placed(v, operands[v.operand or 0])
+            views[v] = self._placed(v, _operand(v, operands))
             if nbytes:
                 wide = room[used : used + self.flat[1] * v.dtype.itemsize].view(v.dtype)
                 used += nbytes
                 yield partial(np.copyto, wide.reshape(-1, views[v].size), views[v])
                 views[v] = wide
         for v in _operands(self.recording) - self.widened.keys():
-            views[v] = operands[v.operand or 0].reshape(self.flat)
+            views[v] = _operand(v, operands).reshape(self.flat)
         targets = dict(zip(self.recording.results, results, strict=True))
         for begin in range(0, self.flat[0], self.step):
             env = {v: self._cut(v, a, begin) for v, a in views.items()}
@@ -114,7 +114,7 @@ class _Sweep:
         size = math.prod(self.shape[a] for a in v.axes or ())
         if self.flat == self.shape or not v.axes or size == self.flat[-1]:
             return 0
-        return -(-self.flat[-1] * v.dtype.itemsize // ALIGN) * ALIGN
+        return aligned(self.flat[-1] * v.dtype.itemsize)
 
     def _placed(self, v: Var, operand: np.ndarray) -> np.ndarray:
         """A small operand in a shape that broadcasts against the flat one."""
@@ -146,6 +146,11 @@ def _call(instruction: Instruction, args: list[np.ndarray], out: np.ndarray) -> 
         case ufunc:
             assert isinstance(ufunc, np.ufunc)
             return partial(ufunc, *args, out=out)
+
+
+def _operand(v: Var, operands: Sequence[np.ndarray]) -> np.ndarray:
+    assert v.operand is not None
+    return operands[v.operand]
 
 
 def _bits(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ from twins import assert_close, twin
 
 import gemmc
 from gemmc import (
+    SGD,
     CrossEntropyLoss,
+    Dropout,
     Linear,
     Loss,
     Module,
@@ -26,6 +28,7 @@ from gemmc import (
     Sequential,
     ops,
 )
+from gemmc.frontend.optimizers import State
 from gemmc.frontend.value import Value
 
 
@@ -330,3 +333,74 @@ def test_numbers_of_python_and_numpy_meet_values_from_either_side(number: float)
     x = np.array([[1.5, -2.0]], np.float32)
     made = type("Mine", (Module,), {"forward": forward})()
     assert Sequential([made])(x).tolist() == (x * 3.5).tolist()
+
+
+class Blocked(Module):
+    """A layer with layers inside."""
+
+    def __init__(self) -> None:
+        self.linear = Linear(2, 4)
+        self.drop = Dropout(0.5)
+
+    def forward(self, x: Value) -> Value:
+        return self.drop(self.linear(x))
+
+
+def test_a_hyper_parameter_of_an_inner_module_is_watched_too() -> None:
+    block = Blocked()
+    model = Sequential([block], MSELoss(), SGD())
+    executable = gemmc.compile(model, (2,), 4)
+    block.drop.p = 0.0
+    with pytest.raises(gemmc.CompileError, match=r"0.Blocked.drop.p: .* compile again"):
+        executable(np.zeros((1, 2), np.float32))
+
+
+def test_calling_a_model_compiles_it_again_after_a_change() -> None:
+    drop, x = Dropout(0.5), np.ones((1, 2), np.float32)
+    model = Sequential([Linear(2, 3), drop])
+    before = model(x)
+    drop.p = 0.25
+    np.testing.assert_array_equal(model(x), before)
+
+
+@pytest.mark.parametrize("name", ["layers", "loss_func", "optimizer", "seed"])
+def test_a_model_keeps_the_parts_it_was_made_with(name: str) -> None:
+    model = Sequential([Linear(2, 3)], MSELoss(), SGD())
+    with pytest.raises(gemmc.CompileError, match=f"{name}: .* load_state_dict"):
+        setattr(model, name, getattr(model, name))
+
+
+@pytest.mark.parametrize("names", [("g",), ("p",), ("lr",), ("step",), ("m", "m")])
+def test_state_names_that_mean_something_else_are_refused(names: tuple[str, ...]) -> None:
+    class Own(Optimizer):
+        state_names = names
+
+        def update(self, p: Value, g: Value, state: State, step: Value) -> tuple[Value, State]:
+            return p, state
+
+    model = Sequential([Linear(2, 3)], MSELoss(), Own(0.1))
+    with pytest.raises(gemmc.CompileError, match="state_names"):
+        gemmc.compile(model, (2,))
+
+
+class Margin(Loss):
+    """(output - sign of the label)^2 for labels 0 and 1 of the output's shape."""
+
+    target_dtype = "i64"
+
+    def target_shape(self, output: tuple) -> tuple:
+        return output
+
+    def forward(self, output: Value, target: Value) -> Value:
+        sign = ops.where(target == 1, 1.0, -1.0)
+        return ops.mean((output - sign) ** 2)
+
+
+def test_a_loss_may_take_labels_of_the_outputs_shape() -> None:
+    model = Sequential([Linear(2, 3)], Margin(), SGD())
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    y = np.random.default_rng(1).integers(0, 2, (5, 3))
+    loss = gemmc.compile(model, (2,), 5).train_step(x, y)
+    weight, bias = Sequential([Linear(2, 3)]).state_dict().values()
+    expected = np.mean((x @ weight.T + bias - (2 * y - 1)) ** 2)
+    assert loss == pytest.approx(expected, rel=1e-5)

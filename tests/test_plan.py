@@ -19,7 +19,17 @@ from running import POISONS, compile_program, poison_bytes
 from shadow import Shadow
 
 import gemmc
-from gemmc import Adam, CrossEntropyLoss, Linear, Optimizer, ReLU, Sequential, ops
+from gemmc import (
+    Adam,
+    Conv2d,
+    CrossEntropyLoss,
+    Linear,
+    MaxPool2d,
+    Optimizer,
+    ReLU,
+    Sequential,
+    ops,
+)
 from gemmc.frontend.optimizers import State
 from gemmc.frontend.value import Value
 from gemmc.ir import interpret
@@ -312,3 +322,11 @@ def batch(exe: gemmc.Executable, rows: int, seed: int) -> tuple[np.ndarray, np.n
     if isinstance(exe.model.loss_func, CrossEntropyLoss):
         return x, rng.integers(0, exe.output_type.concrete(rows)[-1], rows)
     return x, rng.normal(size=exe.output_type.concrete(rows)).astype(np.float32)
+
+
+def test_a_region_hands_out_only_what_is_read_outside_it() -> None:
+    layers = [Conv2d(3, 8, 3, padding=1), ReLU(), Conv2d(8, 8, 3, padding=1), ReLU()]
+    model = Sequential([*layers, Conv2d(8, 8, 3, padding=1), MaxPool2d(4)])
+    graph = gemmc.compile(model, (3, 32, 32), batch_size=64).graph("order", "predict")
+    (region,) = (n for n in graph.nodes if n.op == "region")
+    assert len(region.attrs["body"].outputs) == 1, "only the last pool's maxima are needed"
