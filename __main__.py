@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,9 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="gemmc", description="A graph compiler that trains small networks on the CPU's BLAS."
     )
+    parser.add_argument("--version", action="version", version=f"gemmc {version('gemmc')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "demo", _demo, "train two models and show what the compiler did to them")
-    train = _add(commands, "train", _train, "run one of the seed's two experiments")
+    train = _add(commands, "train", _train, "run one of the two experiments")
     train.add_argument("experiment", choices=EXPERIMENTS)
     train.add_argument("--epochs", type=int, help="default: 100 for spiral, 10 for fashion-mnist")
     train.add_argument("--batch-size", type=int, default=32)
@@ -98,6 +100,7 @@ def _train(chosen: argparse.Namespace) -> int:
     executable = compile(
         model, experiment.input_shape, chosen.batch_size, chosen.runtime, chosen.threads
     )
+    _check_places(chosen.save, chosen.plots)
     save = _figures(experiment) if chosen.plots else None
     X_train, X_val, X_test, y_train, y_val, y_test = experiment.load(chosen.seed, chosen.subset)
     rows = f"{len(X_train):,} rows to train on, {len(X_val):,} to validate, {len(X_test):,} to test"
@@ -105,7 +108,8 @@ def _train(chosen: argparse.Namespace) -> int:
     epochs = experiment.epochs if chosen.epochs is None else chosen.epochs
     history = executable.fit(X_train, y_train, X_val, y_val, epochs, verbose=max(1, epochs // 10))
     if history.interrupted:
-        print(f"stopped by Ctrl-C after {len(history.loss)} epochs; the model is as it was then")
+        steps, whole = model.state.step, len(history.loss)
+        print(f"stopped by Ctrl-C after {steps:,} steps, {whole} whole epochs")
     loss, accuracy = executable.evaluate(X_test, y_test)
     print(f"test loss {loss:.4f}, test accuracy {accuracy:.2%}, {history.seconds:.1f} s")
     if chosen.save:
@@ -115,6 +119,16 @@ def _train(chosen: argparse.Namespace) -> int:
         for path in save(chosen.plots, executable, history, X_train, y_train, X_test, y_test):
             print(f"wrote {path}")
     return INTERRUPTED if history.interrupted else 0
+
+
+def _check_places(file: str | None, folder: str | None) -> None:
+    """Refuses, before training, places that could not be written to after it."""
+    if file and not Path(file).resolve().parent.is_dir():
+        raise CompileError(f"--save: {file}: there is no folder {Path(file).resolve().parent}")
+    if file and Path(file).is_dir():
+        raise CompileError(f"--save: {file}: is a folder, expected the name of a file")
+    if folder and Path(folder).exists() and not Path(folder).is_dir():
+        raise CompileError(f"--plots: {folder}: is no folder")
 
 
 def _figures(experiment: Experiment) -> Any:
@@ -133,7 +147,9 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     _, _, X_test, _, _, y_test = experiment.load(model.seed, chosen.subset)
     executable = compile(model, experiment.input_shape, batch_size=128)
     loss, accuracy = executable.evaluate(X_test, y_test)
-    print(f"{experiment.name}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+    which = "the subset's" if chosen.subset else "all"
+    print(f"{experiment.name}, {which} {len(X_test):,} test rows of seed {model.seed}:")
+    print(f"test loss {loss:.4f}, test accuracy {accuracy:.2%}")
 
 
 def _dump(chosen: argparse.Namespace) -> None:

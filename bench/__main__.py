@@ -1,6 +1,7 @@
 """`python -m gemmc.bench step|accuracy|choices|forms`: gemmc beside PyTorch on this machine."""
 
 import argparse
+import importlib.util
 import sys
 
 from . import accuracy, choices, forms, step
@@ -14,8 +15,11 @@ def main() -> int:
         name, about = module.__name__.rsplit(".", 1)[1], (module.__doc__ or "").split("\n")[0]
         one = benchmarks.add_parser(name, help=about, description=about)
         module.add_arguments(one)
-        one.set_defaults(run=module.run)
+        one.set_defaults(run=module.run, against_torch=module in (step, accuracy))
     chosen = parser.parse_args()
+    if chosen.against_torch and importlib.util.find_spec("torch") is None:
+        print("gemmc.bench: needs PyTorch: pip install 'gemmc[torch]'", file=sys.stderr)
+        return 2
     chosen.run(chosen)
     return 0
 

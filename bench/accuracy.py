@@ -1,4 +1,4 @@
-"""The seed's spiral experiment over several seeds, gemmc beside PyTorch on the same splits.
+"""The spiral experiment over several seeds, gemmc beside PyTorch on the same splits.
 
     python -m gemmc.bench accuracy [--seeds 5] [--epochs 100]
 

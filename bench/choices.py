@@ -2,7 +2,7 @@
 
     python -m gemmc.bench choices
 
-Each row is one piece of work at the sizes of the seed CNN's step, batch 32; each column a way of
+Each row is one piece of work at the sizes of the example CNN's step, batch 32; each column a way of
 doing it with NumPy and BLAS. The ways take turns; the figure is the median time of a call.
 """
 

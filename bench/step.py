@@ -1,4 +1,4 @@
-"""A training step of the seed's CNN, gemmc beside PyTorch eager, and where gemmc's time goes.
+"""A training step of the example CNN, gemmc beside PyTorch eager, and where gemmc's time goes.
 
     python -m gemmc.bench step [--batch 32] [--rounds 15] [--steps 40]
 
@@ -54,7 +54,7 @@ def run(chosen: argparse.Namespace) -> None:
                 times[name][turn] = 1e3 * seconds / chosen.steps
     for contender in contenders.values():
         contender.close()
-    print(f"\nseed CNN, training step, batch {chosen.batch}, {chosen.rounds} rounds\n")
+    print(f"\nexample CNN, training step, batch {chosen.batch}, {chosen.rounds} rounds\n")
     for name, ms in times.items():
         low, high = np.percentile(ms, (25, 75))
         print(f"{name:<17} {np.median(ms):7.2f} ms a step (quartiles {low:.2f} to {high:.2f})")
@@ -95,7 +95,8 @@ class Contender:
     def __init__(self, make: Make, batch: int, threads: int | None) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share thread pools
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, batch, threads))
+        arguments = (theirs, make, batch, threads)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
 
     def run(self, steps: int) -> float:

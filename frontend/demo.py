@@ -1,4 +1,4 @@
-"""`gemmc demo`: both of the seed's experiments in small, and what the compiler made of them."""
+"""`gemmc demo`: two experiments in small, and what the compiler made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed's two experiments: data, models and protocol, for the command line and benchmarks."""
+"""Two experiments: data, models and protocol, for the command line and benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model and its data: `load(seed, subset)` gives the seed's split into 70, 15 and 15%."""
+    """A model and its data: `load(seed, subset)` gives it split into 70, 15 and 15%."""
 
     name: str
     title: str
@@ -33,13 +33,13 @@ class Experiment:
 
 
 def spiral_model(seed: int = 0) -> Sequential:
-    """The seed's network for the spiral of 8 classes."""
+    """The network for the spiral of 8 classes."""
     layers = [Linear(2, 32), ReLU(), Linear(32, 16), ReLU(), Linear(16, 8), Softmax()]
     return _trained_by_adam(layers, seed)
 
 
 def fashion_model(seed: int = 0) -> Sequential:
-    """The seed's convolutional network for Fashion-MNIST."""
+    """The convolutional network for Fashion-MNIST."""
     layers = [
         *(Conv2d(1, 16, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),
         *(Conv2d(16, 32, kernel_size=3, padding=1), ReLU(), MaxPool2d(kernel_size=2)),

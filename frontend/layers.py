@@ -83,9 +83,11 @@ class Conv2d(Module):
     def forward(self, x: Value) -> Value:
         _check_images(x)
         if x.shape[1] != self.in_channels:
+            hint = f"use Conv2d({x.shape[1]}, {self.out_channels}, {self.kernel_size})"
+            if x.shape[3] == self.in_channels:
+                hint = "if its channels are last, use X.transpose(0, 3, 1, 2)"
             raise CompileError(
-                f"got {x.shape[1]} channels from {_source(x)}, expected {self.in_channels}: "
-                f"use Conv2d({x.shape[1]}, {self.out_channels}, {self.kernel_size})"
+                f"got {x.shape[1]} channels from {_source(x)}, expected {self.in_channels}: {hint}"
             )
         x, padding = self._padded(x)
         _check_windows(x, self.kernel_size, self.stride, padding)
@@ -196,7 +198,8 @@ def _seen(x: Value) -> str:
 
 def _check_images(x: Value) -> None:
     if len(x.shape) != 4:
-        raise CompileError(f"got {_seen(x)}, expected images [N, C, H, W]")
+        hint = ": images of one channel are X[:, None]" if len(x.shape) == 3 else ""
+        raise CompileError(f"got {_seen(x)}, expected images [N, C, H, W]{hint}")
 
 
 def _check_windows(

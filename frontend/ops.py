@@ -14,8 +14,8 @@ from .arguments import pair
 from .value import Number, Value, broadcast_shape, cast, expand, lift
 
 __all__ = [
-    "cast", "conv2d", "correct", "dropout", "exp", "flatten", "log", "log_softmax", "matmul", "max",
-    "max_pool2d", "mean", "one_hot", "pad", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sum",
+    "abs", "cast", "conv2d", "correct", "dropout", "exp", "flatten", "log", "log_softmax", "matmul",
+    "max", "max_pool2d", "mean", "one_hot", "pad", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sum",
     "tanh", "transpose", "where",
 ]  # fmt: skip
 
@@ -46,6 +46,11 @@ def sqrt(x: Value) -> Value:
 def tanh(x: Value) -> Value:
     """The hyperbolic tangent."""
     return x.make("tanh")
+
+
+def abs(x: Value) -> Value:
+    """x without its sign; its gradient at 0 is that of x."""
+    return where(x < 0.0, -x, x)
 
 
 def sigmoid(x: Value) -> Value:

@@ -36,7 +36,7 @@ class Progress:
     def epoch(self, number: int, history: History) -> None:
         """Epoch `number`, from 1, is done and validated."""
         if self._bar is not None:
-            self._bar.set_postfix_str(history.last())
+            self._bar.set_postfix_str(history.brief())
         elif self.verbose and (number % self.verbose == 0 or number in (1, self.epochs)):
             print(f"epoch {number}/{self.epochs}: {history.last()}, {history.seconds:.1f} s")
 

@@ -181,6 +181,8 @@ def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
     except (OSError, TypeError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as safetensors: {error}") from error
     if header.get("format") != FORMAT:

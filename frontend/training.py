@@ -48,6 +48,13 @@ class History:
             text += f", val loss {val[0]:.4f}, val accuracy {val[1]:.4f}"
         return text
 
+    def brief(self) -> str:
+        """The latest epoch in a few columns."""
+        text = f"loss {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.1%}"
+        if self.val_loss:
+            text += f"; val {self.val_loss[-1]:.3f}, {self.val_accuracy[-1]:.1%}"
+        return text
+
     def plot(self, axes: Sequence[Axes] | None = None) -> list[Axes]:
         """Draws loss and accuracy by epoch, as `figures.plot_history` does: two Axes."""
         from .figures import plot_history  # figures know histories, and matplotlib is an extra

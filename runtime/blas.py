@@ -20,8 +20,8 @@ from .kernels import KERNELS
 from .library import ThreadLimit
 from .products import flops
 
-# FLOP. With products of 13 million the seed CNN's step takes about as long on one thread as on two:
-# `python -m gemmc.bench step`.
+# FLOP. With products of 13 million the example CNN's step takes about as long on one thread as on
+# two: `python -m gemmc.bench step`.
 SMALL_PRODUCT = 2.0**25
 BOUND_KEPT = 8  # numbers of rows a program stays bound to: a full batch, ragged ones, a few more
 

@@ -38,12 +38,13 @@ class Profile:
         return sum(r.ms for r in self.rows)
 
     def by_layer(self) -> str:
-        """A table of the time each layer takes, forward and backward (')."""
+        """A table of the time each layer takes, forward and backward ('), the longest first."""
         layers: dict[str, float] = {}
         for r in self.rows:
             layers[r.layer] = layers.get(r.layer, 0.0) + r.ms
+        ordered = sorted(layers.items(), key=lambda item: -item[1])
         lines = [f"{'layer':<20} {'ms':>8} {'share':>6}"]
-        lines += [f"{k:<20} {ms:>8.3f} {ms / self.ms:>6.1%}" for k, ms in layers.items()]
+        lines += [f"{k:<20} {ms:>8.3f} {ms / self.ms:>6.1%}" for k, ms in ordered]
         return "\n".join([*lines, f"{'total':<20} {self.ms:>8.3f}"])
 
     def __str__(self) -> str:

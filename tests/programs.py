@@ -39,7 +39,7 @@ def spiral() -> Model:
 
 
 def cnn(size: int = 28) -> Model:
-    """The seed's CNN, for images of 28 x 28 or smaller."""
+    """The example CNN, for images of 28 x 28 or smaller."""
     features = 32 * (size // 4) ** 2
     layers = [
         *(Conv2d(1, 16, 3, padding=1), ReLU(), MaxPool2d(2)),

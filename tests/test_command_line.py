@@ -36,6 +36,8 @@ WRONG_LINES = [
     ["train", "spiral", "--threads", "two"],
     ["train", "spiral", "extra"],
     ["train", "spiral", "--subset", "--epochs", "1", "--save", "no/such/folder/m.safetensors"],
+    ["train", "spiral", "--plots", "{folder}/model.py"],
+    ["train", "spiral", "--save", "{folder}"],
     ["train", "spiral", "--unknown"],
     ["evaluate"],
     ["evaluate", "no-such-file"],

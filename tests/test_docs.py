@@ -44,6 +44,22 @@ def test_the_tours_programs_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lower bound" in capsys.readouterr().out
 
 
+def test_the_guides_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(_python("docs/guide.md"), {"__name__": "guide"})
+    losses = capsys.readouterr().out.strip().splitlines()[-1]
+    first, *_, last = (float(x) for x in re.findall(r"\d+\.\d+", losses))
+    assert last < first
+
+
+def test_the_guide_lists_all_ops() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text()
+    listed = re.search(r"`gemmc.ops` has `([\w\s]+)`", text)
+    assert listed and set(listed[1].split()) == set(gemmc.ops.__all__)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/design.md"])
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / page).read_text()
