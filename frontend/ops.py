@@ -14,9 +14,9 @@ from .arguments import pair
 from .value import Number, Value, broadcast_shape, cast, expand, lift
 
 __all__ = [
-    "abs", "cast", "conv2d", "correct", "dropout", "exp", "flatten", "log", "log_softmax", "matmul",
-    "max", "max_pool2d", "mean", "one_hot", "pad", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sum",
-    "tanh", "transpose", "where",
+    "abs", "cast", "conv2d", "correct", "dropout", "exp", "flatten", "log", "log_softmax",
+    "matmul", "max", "max_pool2d", "mean", "one_hot", "pad", "relu", "reshape", "sigmoid",
+    "softmax", "sqrt", "sum", "tanh", "transpose", "where",
 ]  # fmt: skip
 
 Pair = tuple[int, int]
