@@ -34,7 +34,7 @@ def findings(library: Library, environment: dict[str, str], flags: set[str]) -> 
     if forced and "avx512f" in flags and library.kernels not in WIDE_KERNELS:
         yield (
             f"{CORE_TYPE}={forced} makes OpenBLAS use {library.kernels} kernels on a CPU with "
-            f"AVX-512, about half as fast: unset {CORE_TYPE}"
+            f"AVX-512, which is slower: unset {CORE_TYPE}"
         )
     elif forced:
         yield f"{CORE_TYPE}={forced} chooses OpenBLAS's kernels by hand: unset it to let it choose"

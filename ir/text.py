@@ -221,8 +221,3 @@ def _literal(node: ast.expr) -> Any:
         case ast.Tuple(elts=elements):
             return tuple(_literal(e) for e in elements)
     return ast.literal_eval(node)
-
-
-def numbered(nodes: Sequence[Node]) -> dict[Node, str]:
-    """The names under which nodes are printed, for messages: `%3`."""
-    return {n: f"%{i}" for i, n in enumerate(nodes)}

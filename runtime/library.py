@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import scipy
@@ -74,6 +75,7 @@ class ThreadLimit:
             self._set(self._before)
 
 
+@cache
 def _openblas() -> ctypes.CDLL | None:
     """OpenBLAS as SciPy's wheel carries it; None if it is linked with another library."""
     package = Path(scipy.__file__).parent

@@ -8,6 +8,7 @@ import pytest
 
 import gemmc
 from gemmc.__main__ import main
+from gemmc.bench.__main__ import main as bench
 from gemmc.frontend.experiments import EXPERIMENTS, spiral_model
 from gemmc.ir import parse
 
@@ -84,6 +85,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(line, folder, capsys):
     assert shown.err.count("\n") == 1, shown.err
     assert shown.err.startswith("gemmc")
     assert "Traceback" not in shown.err
+    assert "epoch" not in shown.out, "refused only after training"
 
 
 def _code(line):
@@ -157,3 +159,12 @@ def test_a_saved_model_finds_its_own_experiment():
     from gemmc.frontend.experiments import fitting
 
     assert fitting(spiral_model()).name == "spiral"
+
+
+def test_a_benchmark_without_pytorch_says_so_before_it_works(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gemmc.bench", "step"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert bench() == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "pip install 'gemmc[torch]'" in shown.err
