@@ -16,7 +16,7 @@ import numpy as np
 from ..frontend.executable import compile
 from ..frontend.experiments import EXPERIMENTS, Split, spiral_model
 from ..frontend.training import epoch_order
-from .step import machine
+from .machine import machine
 
 BATCH = 32
 Result = tuple[float, float, float]  # test loss, test accuracy, seconds of training

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.linalg.blas import sgemm, sgemv
 
-from .step import machine
+from .machine import machine
 
 Ways = dict[str, Callable[[], object]]
 ROUNDS = 60

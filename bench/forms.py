@@ -19,7 +19,7 @@ from ..passes.pipeline import Program, make_plan, run_passes
 from ..passes.target import CPU, FORMS, Target
 from ..runtime import kernels
 from ..runtime.blas import BlasProgram, aligned_arena
-from .step import machine
+from .machine import machine
 
 Shape = tuple[int, int, int, int]  # channels in and out, height and width, kernel
 SHAPES: tuple[Shape, ...] = (

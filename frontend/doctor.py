@@ -8,44 +8,72 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..ir import CompileError
 from ..ir.environment import cache_folder, data_folder
-from ..runtime.library import Library, blas_library
+from ..runtime.library import Provider, provider, scipy_provider
 from .datasets import DEBIAN_FOLDER
 
 PACKAGES = ("gemmc", "numpy", "scipy", "networkx", "safetensors", "tqdm", "matplotlib", "torch")
-CORE_TYPE = "OPENBLAS_CORETYPE"
-THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
-# What OpenBLAS calls its kernels for CPUs that have AVX-512.
-WIDE_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids", "Zen")
+# By make: the variable that chooses its kernels, and those that limit its threads. BLIS runs one
+# thread unless a variable says more, so none of its holds a machine back.
+VARIABLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "OpenBLAS": ("OPENBLAS_CORETYPE", ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")),
+    "BLIS": ("BLIS_ARCH_TYPE", ()),
+    "MKL": ("MKL_ENABLE_INSTRUCTIONS", ("MKL_NUM_THREADS", "OMP_NUM_THREADS")),
+}
+# What they call their kernels for CPUs that have AVX-512, and for those they do not know.
+WIDE_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids", "skx", "knl", "zen4", "zen5")
+GENERIC_KERNELS = ("Generic", "generic")
 
 
 def report() -> str:
     """A line a fact, then a line a finding with what to do about it."""
-    library = blas_library()
-    facts = [f"{name:<11} {fact}" for name, fact in _facts(library)]
-    found = list(findings(library, dict(os.environ), cpu_flags()))
-    advice = [f"! {finding}" for finding in found] or ["nothing holds this machine back"]
-    return "\n".join([*facts, "", *advice])
+    own, environment, flags = scipy_provider(), dict(os.environ), cpu_flags()
+    native, found = own, list(findings(own, environment, flags))
+    try:
+        native = provider()
+    except CompileError as error:
+        found.append(str(error))
+    if native != own:
+        found += kernel_findings(native, environment, flags)
+    facts = [f"{name:<11} {fact}" for name, fact in _facts(own, native)]
+    advice = [f"! {finding}" for finding in dict.fromkeys(found)]
+    return "\n".join([*facts, "", *(advice or ["nothing holds this machine back"])])
 
 
-def findings(library: Library, environment: dict[str, str], flags: set[str]) -> Iterator[str]:
+def findings(library: Provider, environment: dict[str, str], flags: set[str]) -> Iterator[str]:
     """What holds a machine back, given its BLAS, environment variables and CPU flags."""
-    forced = environment.get(CORE_TYPE)
-    if forced and "avx512f" in flags and library.kernels not in WIDE_KERNELS:
-        yield (
-            f"{CORE_TYPE}={forced} makes OpenBLAS use {library.kernels} kernels on a CPU with "
-            f"AVX-512, which is slower: unset {CORE_TYPE}"
-        )
-    elif forced:
-        yield f"{CORE_TYPE}={forced} chooses OpenBLAS's kernels by hand: unset it to let it choose"
-    for name in THREAD_LIMITS:
+    yield from kernel_findings(library, environment, flags)
+    _, limits = VARIABLES.get(library.name, ("", ()))
+    for name in limits:
         limit = environment.get(name, "")
         if limit.isdigit() and int(limit) < cores():
             yield f"{name}={limit} limits BLAS to {limit} of {cores()} cores: unset it to use all"
-    if library.threads and library.threads > cores():
+    count = library.threads.count() if library.threads else 0
+    if limits and count > cores():
         yield (
-            f"BLAS runs {library.threads} threads on {cores()} cores and will wait for itself: "
-            f"set OPENBLAS_NUM_THREADS={cores()}"
+            f"BLAS runs {count} threads on {cores()} cores and will wait for itself: "
+            f"set {limits[0]}={cores()}"
+        )
+
+
+def kernel_findings(
+    library: Provider, environment: dict[str, str], flags: set[str]
+) -> Iterator[str]:
+    """Why a library's kernels are not the best for the CPU."""
+    variable, _ = VARIABLES.get(library.name, ("", ()))
+    forced, kernels = environment.get(variable), library.kernels
+    if forced and kernels and "avx512f" in flags and kernels not in WIDE_KERNELS:
+        yield (
+            f"{variable}={forced} makes {library.name} use {kernels} kernels on a CPU with "
+            f"AVX-512, which is slower: unset {variable}"
+        )
+    elif forced:
+        yield f"{variable}={forced} chooses kernels for {library.name}: unset it to let it choose"
+    elif kernels in GENERIC_KERNELS:
+        yield (
+            f"{library.name} {library.version} has no kernels for this CPU but its {kernels} ones: "
+            "use a newer version, or another library"
         )
 
 
@@ -63,15 +91,22 @@ def cpu_flags() -> set[str]:
     return set(next((line.split()[2:] for line in lines if line.startswith("flags")), []))
 
 
-def _facts(library: Library) -> Iterator[tuple[str, str]]:
+def _facts(own: Provider, native: Provider) -> Iterator[tuple[str, str]]:
     system = f"{platform.system()} {platform.machine()}"
     yield "python", f"{platform.python_version()} on {system}, {cores()} cores"
-    kernels = f", {library.kernels} kernels, {library.threads} threads" if library.kernels else ""
-    yield "blas", f"{library.name} {library.version}{kernels}"
+    yield "blas", _described(own)
+    if native != own:
+        yield "native blas", f"{_described(native)}, {native.path}"
     for package in PACKAGES:
         yield package, _version(package)
     for folder in filter(None, (data_folder(), cache_folder(), DEBIAN_FOLDER)):
         yield "data", f"{folder} ({'there' if folder.is_dir() else 'not there'})"
+
+
+def _described(library: Provider) -> str:
+    kernels = f", {library.kernels} kernels" if library.kernels else ""
+    threads = f", {library.threads.count()} threads" if library.threads else ""
+    return f"{library.name} {library.version}".rstrip() + kernels + threads
 
 
 def _version(package: str) -> str:

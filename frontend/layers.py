@@ -31,7 +31,7 @@ class Linear(Module):
         self.in_features = integer("Linear", "in_features", in_features)
         self.out_features = integer("Linear", "out_features", out_features)
         init = uniform(1.0 / math.sqrt(self.in_features))
-        self.weight: Any = Parameter((self.out_features, self.in_features), init)
+        self.weight: Any = Parameter((self.out_features, self.in_features), init, perm=(1, 0))
         self.bias: Any = Parameter((self.out_features,), init) if bias else None
 
     def forward(self, x: Value) -> Value:

@@ -260,7 +260,7 @@ def _channel_last(name: str, layer: Linear, channels: int) -> dict[str, Layout]:
     positions, rest = divmod(layer.in_features, max(channels, 1))
     if channels < 2 or positions < 2 or rest:
         return {}
-    return {name: Layout((layer.out_features, channels, positions), (0, 2, 1))}
+    return {name: Layout((layer.out_features, channels, positions), (2, 1, 0))}
 
 
 def _described(part: Module | Loss | Optimizer) -> dict[str, Any]:

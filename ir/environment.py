@@ -28,6 +28,12 @@ def data_folder() -> Path | None:
     return Path(text) if text else None
 
 
+def blas_file() -> Path | None:
+    """GEMMC_BLAS: the shared library whose sgemm native code calls; None if unset or empty."""
+    text = os.environ.get("GEMMC_BLAS")
+    return Path(text).expanduser().absolute() if text else None
+
+
 def cache_folder() -> Path | None:
     """The folder `gemmc` among the user's caches, there or not; None for a user without a home."""
     variable, default = CACHES.get(sys.platform, XDG_CACHE)

@@ -1,16 +1,18 @@
-"""layout: images become NHWC, weights [kh,kw,C,O]; features behind a Flatten follow the channels.
+"""layout: images become NHWC, weights [kh,kw,C,O] and [in,out]; features follow the channels.
 
 Every value may have, besides its logical form, one physical form: factor its axes, then permute
 them (`Layout`). Convolutions and pools fix the forms of what they touch; the forms spread through
-pointwise ops, reshapes and the features of matrix products until nothing changes. Then the graph is
-rebuilt: an op whose operands have physical forms works on those, and a transpose stands wherever a
-logical form is needed after all. Why it is correct: every op is rebuilt so that its physical result
-is the transpose of its logical one. The transposes of parameters go away in `pack`.
+pointwise ops, reshapes and the features of matrix products until nothing changes. What the model
+stores with its rows last, as a Linear's weights, is worked on so, with what hangs on it element by
+element: its gradient and its update. Then the graph is rebuilt: an op whose operands have physical
+forms works on those, and a transpose stands wherever a logical form is needed after all. Why it is
+correct: every op is rebuilt so that its physical result is the transpose of its logical one. The
+transposes of parameters go away in `pack`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..ir import OPS, Builder, Graph, Node
@@ -34,11 +36,24 @@ class Layout:
         """Where the factored axes `logical` are in the physical form."""
         return tuple(self.perm.index(a) for a in logical)
 
+    @property
+    def rows_last(self) -> bool:
+        """Whether the first axis stands behind all others, as in [in,out] for [out,in]."""
+        return self.perm[0] != 0 and self.perm[-1] == 0
+
     def with_rows(self, dim: object) -> Layout | None:
         """The same features under another leading axis; None if the first axis is not leading."""
         if self.perm[0] != 0:
             return None
         return Layout((dim, *self.factored[1:]), self.perm)
+
+    def with_rows_first(self) -> Layout:
+        """The same with the first axis moved to the front."""
+        return Layout(self.factored, (0, *(p for p in self.perm if p != 0)))
+
+    def with_rows_last(self) -> Layout:
+        """The same with the first axis moved to the end."""
+        return Layout(self.factored, (*(p for p in self.perm if p != 0), 0))
 
 
 _IMAGE_OPS = {  # the operands and results that are images; the weights are operand or result "w"
@@ -50,14 +65,27 @@ _IMAGE_OPS = {  # the operands and results that are images; the weights are oper
 }
 
 
-def layout(graph: Graph) -> Graph:
-    """The graph with convolutions and pools, and what hangs on them, in NHWC."""
-    layouts = assign(graph)
+def layout(graph: Graph, stored: Mapping[str, Layout] | None = None) -> Graph:
+    """The graph with convolutions and pools, and what hangs on them, in NHWC.
+
+    `stored` has the forms in which the model keeps inputs: those with rows last are used so.
+    """
+    layouts = assign(graph, stored or {})
     return _Rebuild(graph, layouts).graph() if layouts else graph
 
 
-def assign(graph: Graph) -> dict[Node, Layout]:
+def assign(graph: Graph, stored: Mapping[str, Layout]) -> dict[Node, Layout]:
     """The physical form of each value that has one."""
+    found = _follow_images(graph)
+    for value in _stored_rows_last(graph, stored):
+        form = found.get(value) or Layout(value.shape, tuple(range(len(value.shape))))
+        if len(form.perm) > 1 and form.factored[0] == value.shape[0]:
+            found[value] = form.with_rows_last()
+    return found
+
+
+def _follow_images(graph: Graph) -> dict[Node, Layout]:
+    """The forms that convolutions and pools fix, and those that follow from them."""
     found: dict[Node, Layout] = {}
     for node in graph.nodes:
         for value, role in zip((*node.inputs, node), _roles(node), strict=False):
@@ -74,6 +102,19 @@ def assign(graph: Graph) -> dict[Node, Layout]:
 def _spread_all(found: dict[Node, Layout], graph: Graph) -> bool:
     changed = [_spread(found, n) for n in (*graph.nodes, *reversed(graph.nodes))]
     return any(changed)
+
+
+def _stored_rows_last(graph: Graph, stored: Mapping[str, Layout]) -> set[Node]:
+    """The inputs stored with rows last, and what pointwise ops and reshapes tie to them."""
+    found = {n for n in graph.inputs if n.name in stored and stored[n.name].rows_last}
+    size = 0
+    while size < len(found):
+        size = len(found)
+        for node in (*graph.nodes, *reversed(graph.nodes)):
+            if OPS[node.op].pointwise or node.op == "reshape":
+                tied = {node, *(x for x in node.inputs if x.shape[:1] == node.shape[:1])}
+                found |= tied if tied & found else set()
+    return found
 
 
 def _roles(node: Node) -> tuple[str, ...]:
@@ -107,11 +148,16 @@ def _ties(node: Node) -> Iterator[tuple[Node, Node, _Convert]]:
 
 
 def _feature_pair(node: Node) -> tuple[Node, Node] | None:
-    """The two of operands and result whose last axes are the same features, if all are matrices."""
+    """The two of operands and result whose last axes are the same features, if all are matrices.
+
+    First the activations, then the weights or their gradient.
+    """
     a, b = node.inputs
     if any(len(v.shape) != 2 for v in (a, b, node)):
         return None
-    return (a, b) if node.attrs["transpose_b"] else (b, node)
+    if node.attrs["transpose_a"]:
+        return b, node
+    return (a, b) if node.attrs["transpose_b"] else (node, b)
 
 
 def _if_refined(form: Layout, value: Node) -> Layout | None:
@@ -172,10 +218,11 @@ class _Rebuild:
 
     def _rebuild(self, node: Node) -> None:
         form = self.layouts.get(node)
-        made = self._in_form(node, form) if form else self._over_forms(node)
-        if made is not None and form:
+        made = self._in_form(node, form) if form else None
+        if made is not None:
             self.physical_of[node] = made
         else:
+            made = self._over_forms(node)
             made = made or self.b.clone(node, [self.logical(x) for x in node.inputs])
             self.logical_of[node] = made
 
@@ -202,8 +249,11 @@ class _Rebuild:
                 axes = form.axes(attrs["axes"])
                 if list(axes) == sorted(axes):
                     return b.broadcast(self.logical(node.inputs[0]), shape=form.shape, axes=axes)
-            case "matmul" if self._shared_features(node) and node in self._shared_features(node):
-                return self._reshape(self._product(node), form.shape)
+            case "matmul" if (
+                node in self._shared_features(node) or self._weight_turned(node) is node
+            ):
+                made = self._product(node)
+                return self._reshape(made, form.shape) if made else None
         return None
 
     def _over_forms(self, node: Node) -> Node | None:
@@ -212,7 +262,7 @@ class _Rebuild:
         form = self.layouts.get(x) if x else None
         if _roles(node):
             return b.make(node.op, self._images(node), {**node.attrs, "layout": "NHWC"})
-        if node.op == "matmul" and self._shared_features(node):
+        if node.op == "matmul":
             return self._product(node)
         if node.op == "sum" and x is not None and form and form.factored == x.shape:
             axes = node.attrs["axes"]
@@ -232,19 +282,44 @@ class _Rebuild:
         pair = _feature_pair(node)
         if not pair or not all(v in self.layouts for v in pair):
             return ()
-        one, other = (self.layouts[v].with_rows(0) for v in pair)
+        x, w = (self.layouts[v] for v in pair)
+        one, other = x.with_rows(0), w.with_rows_first().with_rows(0)
         return pair if one and one == other else ()
 
-    def _product(self, node: Node) -> Node:
-        """A product over, or resulting in, features in their physical order."""
-        turned = (0, 1) if node.attrs["transpose_b"] else (1,)  # by place: both may be one value
-        operands = [
-            self._reshape(self.physical(x, self.layouts[x]), x.shape)
-            if i in turned
-            else self.logical(x)
-            for i, x in enumerate(node.inputs)
-        ]
-        return self.b.make("matmul", operands, node.attrs)
+    def _weight_turned(self, node: Node) -> Node | None:
+        """The weights of a product, operand or result, if they can be taken with rows last."""
+        w = node if node.attrs["transpose_a"] else node.inputs[1]
+        form = self.layouts.get(w)
+        if not form or not form.rows_last or form.factored[0] != w.shape[0]:
+            return None
+        in_order = list(form.perm[:-1]) == sorted(form.perm[:-1])
+        return w if in_order or self._shared_features(node) else None
+
+    def _product(self, node: Node) -> Node | None:
+        """A product over, or resulting in, physical forms; None where that is no gain.
+
+        With w' for weights w that have their rows last:
+        `matmul(x, w) {transpose_b=True} -> matmul(x, w')`,
+        `matmul(dy, w) -> matmul(dy, w') {transpose_b=True}`, and, for such a gradient,
+        `matmul(dy, x) {transpose_a=True} -> matmul(x, dy) {transpose_a=True}`.
+        """
+        a_turned, b_turned = node.attrs["transpose_a"], node.attrs["transpose_b"]
+        shared, turned = self._shared_features(node), self._weight_turned(node)
+        if not shared and not turned:
+            return None
+        x, w = node.inputs  # by place: both may be one value
+        a = self._matrix(x, False) if shared and b_turned else self.logical(x)
+        b = self._matrix(w, w is turned) if shared or not a_turned else self.logical(w)
+        if not turned:
+            return self.b.make("matmul", [a, b], node.attrs)
+        if a_turned:
+            return self.b.matmul(b, a, transpose_a=True)
+        return self.b.matmul(a, b, transpose_b=not b_turned)
+
+    def _matrix(self, x: Node, turned: bool) -> Node:
+        """The physical form of a matrix as [rows, features], or turned, as [features, rows]."""
+        shape = x.shape[::-1] if turned else x.shape
+        return self._reshape(self.physical(x, self.layouts[x]), shape)
 
     def _transpose(self, x: Node, perm: tuple[int, ...]) -> Node:
         return x if perm == tuple(range(len(perm))) else self.b.transpose(x, perm=perm)

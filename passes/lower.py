@@ -28,6 +28,7 @@ Pair = tuple[int, int]
 def lower(graph: Graph, target: Target) -> Graph:
     """The graph in terms of ops that the runtimes have kernels for."""
     rules: Rules = {
+        "matmul": (partial(lower_matmul, target),),
         "conv2d": (partial(lower_conv2d, target),),
         "conv2d_input_grad": (partial(lower_input_grad, target),),
         "conv2d_weight_grad": (partial(lower_weight_grad, target),),
@@ -43,14 +44,18 @@ def lower(graph: Graph, target: Target) -> Graph:
 
 
 def choose_form(target: Target, stride: Pair, kernel: Pair, plane: Pair, c: int, o: int) -> str:
-    """ "im2col" or "shift", whichever is estimated to be faster per image.
+    """The form estimated to be fastest per image.
+
+    direct: generated loops, where the runtime has them.
 
     im2col: one product with inner dimension kh*kw*c, and its patches written and read once.
     shift: kh*kw products with inner dimension c over the bordered plane, each of which reads and
     writes the result. Only at stride 1, where a shifted view is contiguous.
     """
     if target.conv_form:
-        return target.conv_form if stride == (1, 1) else "im2col"
+        return target.conv_form if stride == (1, 1) or target.conv_form != "shift" else "im2col"
+    if target.generated:
+        return "direct"
     if stride != (1, 1) or kernel == (1, 1):
         return "im2col"
     taps, (h, w) = math.prod(kernel), plane
@@ -65,27 +70,55 @@ def _rate(target: Target, inner: int) -> float:
     return target.gemm_flops * inner / (inner + target.narrow)
 
 
-def lower_conv2d(target: Target, b: Builder, node: Node) -> Node:
-    """`conv2d(x, w) -> im2col(pad(x)) @ w` or `shift_matmul(pad(x), w)`."""
+def lower_matmul(target: Target, b: Builder, node: Node) -> Node | None:
+    """`matmul(a, b) -> matmul(a, b) {form}` where loops can be generated.
+
+    Loops want b's rows side by side in lanes: `matmul(a, b) {transpose_b} -> matmul(a,
+    transpose(b))`, unless the rows are so few that dot products are cheaper than the copy.
+    """
+    if not target.generated or node.attrs["form"]:
+        return None
+    form = target.products or "loops"
+    x, y = node.inputs
+    if form == "loops" and node.attrs["transpose_b"]:
+        return b.matmul(x, b.transpose(y, perm=(1, 0)), form=form)
+    return b.matmul(x, y, **{**node.attrs, "form": form})
+
+
+def lower_conv2d(target: Target, b: Builder, node: Node) -> Node | None:
+    """`conv2d(x, w) -> im2col(pad(x)) @ w`, `shift_matmul(pad(x), w)` or the direct form of it."""
+    if node.attrs["form"]:
+        return None
     x, w = node.inputs
     kh, kw, c, o = w.shape
     bordered = _border(b, x, *node.attrs["padding"])
     form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
+    if form == "direct":
+        return _direct(b, bordered, w, node.attrs["stride"])
     if form == "shift":
         return b.shift_matmul(bordered, w)
     patches = b.im2col(bordered, kernel=(kh, kw), stride=node.attrs["stride"])
     return b.matmul(patches, b.reshape(w, shape=(kh * kw * c, o)))
 
 
-def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node:
-    """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, or the shifted products.
+def _direct(b: Builder, bordered: Node, w: Node, stride: Pair) -> Node:
+    return b.conv2d(bordered, w, stride=stride, layout="NHWC", form="direct")
+
+
+def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node | None:
+    """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, the shifted products, or direct.
 
     For `shift`, dy is put into planes as wide as x's, so that both shift along one another. It was
     slower at every shape of `python -m gemmc.bench forms`, and is made only if asked for.
     """
+    if node.attrs["form"]:
+        return None
     x, dy = node.inputs
     kernel = node.attrs["kernel"]
     bordered = _border(b, x, *node.attrs["padding"])
+    if target.generated and target.conv_form in (None, "direct"):
+        attrs = {**node.attrs, "padding": (0, 0), "form": "direct"}
+        return b.conv2d_weight_grad(bordered, dy, **attrs)
     if target.conv_form == "shift" and node.attrs["stride"] == (1, 1):
         wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
         return b.shift_matmul_weight_grad(bordered, wide, kernel=kernel)
@@ -106,6 +139,8 @@ def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
     bordered = _border(b, dy, kh - 1 - p, kw - 1 - q)
     turned = b.transpose(b.reverse(w, axes=(0, 1)), perm=(0, 1, 3, 2))
     form = choose_form(target, (1, 1), (kh, kw), bordered.shape[1:3], o, c)
+    if form == "direct":
+        return _direct(b, bordered, turned, (1, 1))
     if form == "shift":
         return b.shift_matmul(bordered, turned)
     patches = b.im2col(bordered, kernel=(kh, kw))

@@ -22,8 +22,9 @@ def aligned(nbytes: int) -> int:
 class Buffer:
     """`nbytes` bytes alive from step `start` to step `end`, both included.
 
-    `outer` names a buffer of the model that it is, if it is not in the arena. `label` and `loc` say
-    what is kept there and which layer made it.
+    `outer` names a buffer of the model that it is, if it is not in the arena. `private` says that
+    every worker has its own, in an arena apart. `label` and `loc` say what is kept there and which
+    layer made it.
     """
 
     nbytes: int
@@ -32,6 +33,7 @@ class Buffer:
     label: str
     loc: str
     outer: str | None = None
+    private: bool = False
     offset: int = 0
 
     def used_at(self, time: int) -> None:

@@ -56,10 +56,10 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda g, p: simplify(g)),
     ("autodiff", lambda g, p: autodiff(g, p.wrt, p.updates)),
     ("cleanup", lambda g, p: simplify(g)),
-    ("layout", lambda g, p: layout(g)),
+    ("layout", lambda g, p: layout(g, p.forms)),
     ("pack", lambda g, p: pack(g, p.forms)),
     ("lower", lambda g, p: lower(g, p.target)),
-    ("fuse", lambda g, p: fuse(g)),
+    ("fuse", lambda g, p: fuse(g, p.target)),
     ("tile", lambda g, p: tile(g, p.rows, p.target)),
     ("order", lambda g, p: order(g, p.rows)),
 )

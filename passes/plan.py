@@ -15,12 +15,18 @@ from typing import Protocol
 
 from ..ir import Graph, Node, TensorType
 from ..ir.graph import result_types
-from .memory import Buffer, allocate, lower_bound
+from .memory import Buffer, aligned, allocate, lower_bound
 from .order import VIEWS
 
 
 class Kernels(Protocol):
-    """What the planner asks of a runtime."""
+    """What the planner asks of a runtime.
+
+    `shards` is into how many parts the rows of a region are cut that workers may take at once; with
+    more than one, sums over the rows are partial sums, added up in order after the region.
+    """
+
+    shards: int
 
     def scratch(self, node: Node, rows: int) -> int:
         """Bytes of scratch that a node's kernel needs for `rows` rows."""
@@ -54,10 +60,15 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """The steps of a region, run `tile` rows at a time."""
+    """The steps of a region, run `tile` rows at a time.
+
+    `partials` are its sums over rows, each with the buffer of one partial sum per shard: empty
+    where the region runs as one.
+    """
 
     tile: int
     steps: tuple[Step, ...]
+    partials: tuple[tuple[Value, Buffer], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +87,8 @@ class Plan:
     outputs: Mapping[str, Value]
     moves: tuple[str, ...]
     arena_bytes: int
+    private_bytes: int = 0  # besides, for each worker
+    shards: int = 1
 
     @property
     def bound_bytes(self) -> int:
@@ -106,9 +119,13 @@ def plan(graph: Graph, rows: int, stored: frozenset[str], kernels: Kernels) -> P
         _reuse_dying(walk.values, step, kernels)
     live = {id(v.buffer): v.buffer for v in walk.values}
     live.update((id(s.scratch), s.scratch) for s in steps if s.scratch)
-    buffers = tuple(live.values())
-    arena = allocate(buffers)
-    return Plan(graph, rows, tuple(walk.parts), buffers, walk.inputs, walk.outputs, moves, arena)
+    for part in walk.parts:
+        live.update((id(b), b) for _, b in (part.partials if isinstance(part, Loop) else ()))
+    shared = tuple(b for b in live.values() if not b.private)
+    arena, private = allocate(shared), allocate(b for b in live.values() if b.private)
+    parts, shards = tuple(walk.parts), kernels.shards
+    places = (walk.inputs, walk.outputs)
+    return Plan(graph, rows, parts, shared, *places, moves, arena, private, shards)
 
 
 class _Walk:
@@ -153,13 +170,20 @@ class _Walk:
                 inner[node] = self._alias(node, inner)
             else:
                 results = made.get(node) or self._results(node, tile, tiled=True)
-                steps.append(self._step(node, inner, results, tile))
+                steps.append(self._step(node, inner, results, tile, self.kernels.shards > 1))
         where[region] = tuple(inner[n][0] for n in body.outputs.values())
         outer = [v for x in region.inputs for v in where[x]]
-        for value in (*outer, *(v for results in made.values() for v in results)):
+        results = [v for values in made.values() for v in values]
+        for value in (*outer, *results):
             value.buffer.start = min(value.buffer.start, begin)
             value.buffer.used_at(self.clock - 1)
-        return Loop(tile, tuple(steps))
+        sums = [v for v in results if not v.type.per_row] if self.kernels.shards > 1 else []
+        return Loop(tile, tuple(steps), tuple((v, self._partial(v, begin)) for v in sums))
+
+    def _partial(self, total: Value, begin: int) -> Buffer:
+        """Room for the partial sums of a region's shards, until they are added up."""
+        nbytes = self.kernels.shards * aligned(total.buffer.nbytes)
+        return Buffer(nbytes, begin, self.clock - 1, "partial", total.buffer.loc)
 
     def _step(
         self,
@@ -167,6 +191,7 @@ class _Walk:
         where: dict[Node, tuple[Value, ...]],
         results: tuple[Value, ...],
         rows: int,
+        private: bool = False,
     ) -> Step:
         operands = tuple(v for x in node.inputs for v in where[x])
         for value in (*operands, *results):
@@ -174,6 +199,10 @@ class _Walk:
         where[node] = results
         nbytes = self.kernels.scratch(node, rows)
         room = Buffer(nbytes, self.clock, self.clock, "scratch", node.loc) if nbytes else None
+        for buffer in (v.buffer for v in results if v.tiled):
+            buffer.private = private
+        if room is not None:
+            room.private = private
         self.clock += 1
         return Step(node, operands, results, room, self.clock - 1)
 

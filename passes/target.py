@@ -16,7 +16,10 @@ class Target:
     `python -m gemmc.bench forms` shows what is chosen beside what is faster.
     """
 
-    conv_form: str | None = None  # "im2col", "shift", or None to choose
+    generated: bool = False  # whether the runtime generates loops for products and convolutions
+    products: str | None = None  # "loops", "blas", or None to choose, where loops are generated
+    conv_form: str | None = None  # "im2col", "shift", "direct", or None to choose
+    shards: int = 1  # into how many parts workers may take a region's rows
     cache_bytes: int = 1 << 20  # a core's L2
     gemm_flops: float = 120e9  # what sgemm reaches on good shapes, FLOP/s
     copy_bytes: float = 30e9  # what a strided NumPy copy reaches, bytes written a second

@@ -38,6 +38,8 @@ def tile(graph: Graph, rows: int, target: Target) -> Graph:
         if not _on_images(group[0]) or all(n.op in VIEWS for n in group):
             return None
         size = tile_rows(group, rows, target)
+        if target.shards > 1:
+            size = min(size, -(-rows // target.shards))
         return ("region", {"tile": size}) if size < rows else None
 
     return outline(graph, clusters.groups(), region, remade)

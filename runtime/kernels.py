@@ -32,6 +32,8 @@ KERNELS: dict[str, Kernel] = {
     "rows_reciprocal": Kernel(movers.bind_rows_reciprocal),
 }
 
+shards = 1  # a region runs as one
+
 
 def scratch(node: Node, rows: int) -> int:
     """Bytes of scratch that a node's kernel needs for `rows` rows."""

@@ -1,8 +1,13 @@
-"""The BLAS library behind SciPy: its name, the kernels it chose for this CPU, its threads."""
+"""BLAS libraries: where the sgemm is that native code calls, and how many threads one may run.
+
+`provider` is the library that native code calls. The blas runtime calls SciPy's, whichever it is.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,80 +15,152 @@ from pathlib import Path
 import scipy
 
 from ..ir import CompileError
+from ..ir.environment import blas_file
+from . import trial
+from .identity import Identity, Threads, address, identity
+from .trial import RIGHT
 
-PREFIXES = ("scipy_openblas_", "openblas_")
-SUFFIXES = ("", "64_")
+SGEMM_NAMES = ("sgemm_", "sgemm", "scipy_sgemm_")
+ILP64_NAMES = ("sgemm_64_", "sgemm64_", "scipy_sgemm_64_")
+ACCELERATE = Path("/System/Library/Frameworks/Accelerate.framework/Accelerate")
 
 
 @dataclass(frozen=True)
-class Library:
-    """A BLAS library as SciPy was built with; of OpenBLAS also the kernels it chose."""
+class Provider:
+    """A BLAS library. `sgemm` is the address of Fortran's routine, which takes 32-bit integers.
+
+    `kernels` is what it calls the ones it chose for this CPU, if it tells. `threads` is None where
+    it cannot be told how many to run, as Accelerate. `path` is None for SciPy's.
+    """
 
     name: str
     version: str
-    kernels: str | None = None
-    threads: int | None = None
-
-
-def blas_library() -> Library:
-    """The library behind scipy.linalg.blas; kernels and threads are None where it cannot tell."""
-    built = scipy.__config__.show(mode="dicts")["Build Dependencies"]["blas"]
-    name, version = str(built.get("name", "unknown")), str(built.get("version", ""))
-    loaded = _openblas()
-    if loaded is None:
-        return Library(name, version)
-    core, count = (_function(loaded, part) for part in ("get_corename", "get_num_threads"))
-    if core is None or count is None:
-        return Library(name, version)
-    core.restype = ctypes.c_char_p
-    return Library(name, version, core().decode(), count())
+    kernels: str | None
+    threads: Threads | None
+    sgemm: int
+    path: Path | None = None
 
 
 class ThreadLimit:
-    """A context in which the BLAS library runs `count` threads, as before afterwards.
+    """A context in which a BLAS library runs at most `count` threads, as before afterwards.
 
-    None leaves the library alone. CompileError where it cannot be told, as with Accelerate.
+    None leaves it alone. The library is SciPy's where none is given. One object may be entered
+    again while it holds, and from several threads. CompileError where the library cannot be told.
     """
 
-    def __init__(self, count: int | None) -> None:
+    def __init__(self, count: int | None, library: Provider | None = None) -> None:
         self.count = count
         if count is None:
             return
-        loaded = _openblas()
-        parts = ("get_num_threads", "set_num_threads")
-        get, put = (_function(loaded, part) if loaded else None for part in parts)
-        if get is None or put is None:
-            name = blas_library().name
+        library = library or scipy_provider()
+        if library.threads is None:
             raise CompileError(
-                f"threads: got {count}, but {name} cannot be told how many: use threads=None"
+                f"threads: got {count}, but {library.name} cannot be told how many: "
+                "use threads=None"
             )
-        self._get, self._set = get, put
+        self._threads = library.threads
 
     @staticmethod
     def possible() -> bool:
-        """Whether the BLAS library can be told how many threads to run."""
-        loaded = _openblas()
-        return loaded is not None and _function(loaded, "set_num_threads") is not None
+        """Whether SciPy's library can be told how many threads to run."""
+        return scipy_provider().threads is not None
 
     def __enter__(self) -> None:
         if self.count is not None:
-            self._before = self._get()
-            self._set(self.count)
+            self._threads.limit(self.count)
 
     def __exit__(self, *error: object) -> None:
         if self.count is not None:
-            self._set(self._before)
+            self._threads.release(self.count)
+
+
+def provider() -> Provider:
+    """The library that native code calls; its sgemm has computed what it should.
+
+    It is the one that GEMMC_BLAS names. By default it is SciPy's, but Accelerate itself on a Mac
+    where SciPy brings OpenBLAS. CompileError says what is wrong with the one named.
+    """
+    path = blas_file()
+    return _default(sys.platform) if path is None else _named(path)
 
 
 @cache
-def _openblas() -> ctypes.CDLL | None:
-    """OpenBLAS as SciPy's wheel carries it; None if it is linked with another library."""
+def scipy_provider() -> Provider:
+    """The library behind scipy.linalg.blas; its sgemm has not been tried."""
+    from scipy.linalg import cython_blas  # here: it takes 0.2 s to load
+
     package = Path(scipy.__file__).parent
     folders = (package.parent / "scipy.libs", package / ".dylibs")
-    found = [path for folder in folders for path in sorted(folder.glob("*openblas*"))]
-    return ctypes.CDLL(str(found[0])) if found else None
+    brought = [path for folder in folders for path in sorted(folder.glob("*openblas*"))]
+    # What a library is linked with is found through it: SciPy's modules lead to any other BLAS.
+    library = ctypes.CDLL(str(brought[0] if brought else cython_blas.__file__))
+    built = scipy.__config__.show(mode="dicts")["Build Dependencies"]["blas"]
+    known = Identity(str(built.get("name", "unknown")), str(built.get("version", "")))
+    return Provider(*identity(library, known), _pointer(cython_blas.__pyx_capi__["sgemm"]))
 
 
-def _function(library: ctypes.CDLL, part: str) -> ctypes._NamedFuncPointer | None:
-    names = (f"{prefix}{part}{suffix}" for prefix in PREFIXES for suffix in SUFFIXES)
-    return next((getattr(library, name) for name in names if hasattr(library, name)), None)
+def _default(platform: str) -> Provider:
+    found = scipy_provider()
+    if platform == "darwin" and found.name == "OpenBLAS":
+        library, sgemm = _opened(ACCELERATE, "Accelerate")
+        found = _asked(library, sgemm, ACCELERATE)
+    return _tried(found, found.name)
+
+
+@cache
+def _named(path: Path) -> Provider:
+    where = f"GEMMC_BLAS={path}"
+    library, sgemm = _opened(path, where)
+    # -I and -S: nothing of the user's, and no packages; it takes 0.02 s.
+    command = [sys.executable, "-I", "-S", trial.__file__, str(path), sgemm]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = [line.strip() for line in done.stdout.splitlines()]  # the library may say things too
+    if RIGHT not in said:
+        wrong = "; ".join(filter(None, said)) or f"ends the process, with code {done.returncode}"
+        raise _refused(where, f"its {sgemm} {wrong}")
+    return _tried(_asked(library, sgemm, path), where)
+
+
+def _opened(path: Path, where: str) -> tuple[ctypes.CDLL, str]:
+    """The library in a file, and what it calls its sgemm."""
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        # On a Mac there are libraries without a file, so that one is looked for only now.
+        seen = f"it cannot be loaded: {error}" if path.exists() else "there is no such file"
+        raise _refused(where, seen) from error
+    name = next((n for n in SGEMM_NAMES if hasattr(library, n)), None)
+    if name is None:
+        wide = next((n for n in ILP64_NAMES if hasattr(library, n)), None)
+        seen = f"it has {wide}, which takes 64-bit integers (ILP64)" if wide else "it has no sgemm_"
+        raise _refused(where, seen)
+    return library, name
+
+
+def _asked(library: ctypes.CDLL, sgemm: str, path: Path) -> Provider:
+    known = identity(library, Identity(path.name, ""))
+    return Provider(*known, address(library, sgemm), path)
+
+
+def _tried(found: Provider, where: str) -> Provider:
+    outcome = trial.trial(found.sgemm)
+    if outcome != RIGHT:
+        raise _refused(where, f"its sgemm {outcome}")
+    return found
+
+
+def _refused(where: str, seen: str) -> CompileError:
+    return CompileError(
+        f"{where}: {seen}; expected a BLAS library with Fortran's sgemm_ and 32-bit integers "
+        "(LP64): let GEMMC_BLAS name one, or unset it"
+    )
+
+
+def _pointer(capsule: object) -> int:
+    """The address in a PyCapsule of Cython's."""
+    api, name_type = ctypes.pythonapi, ctypes.c_char_p
+    name = ctypes.PYFUNCTYPE(name_type, ctypes.py_object)(("PyCapsule_GetName", api))
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, name_type)
+    place = pointer(("PyCapsule_GetPointer", api))(capsule, name(capsule))
+    assert place is not None
+    return int(place)

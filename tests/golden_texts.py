@@ -34,8 +34,8 @@ FOLDER = Path(__file__).with_name("golden")
 PASSES: Mapping[str, Callable[..., Graph]] = {
     "simplify": simplify,
     "autodiff": lambda g, wrt: autodiff(g, wrt, {}),
-    "layout": layout,
-    "pack": lambda g, **forms: pack(g, {name: Layout(*form) for name, form in forms.items()}),
+    "layout": lambda g, **forms: layout(g, _layouts(forms)),
+    "pack": lambda g, **forms: pack(g, _layouts(forms)),
     "lower": lambda g, **target: lower(g, Target(**target)),
     "fuse": fuse,
     "tile": lambda g, rows, **target: tile(g, rows, Target(**target)),
@@ -59,6 +59,10 @@ class Golden:
     def apply(self, graph: Graph) -> Graph:
         """The graph after the pass."""
         return PASSES[self.run](graph, **self.options)
+
+
+def _layouts(forms: Mapping[str, Any]) -> dict[str, Layout]:
+    return {name: Layout(*form) for name, form in forms.items()}
 
 
 def _read(path: Path) -> list[Golden]:

@@ -106,6 +106,23 @@ def batch_norm() -> Model:
     return Sequential(layers, CrossEntropyLoss(), Adam(1e-2)), (2, 6, 6)
 
 
+class Tied(Module):
+    """A Linear whose weights stand elsewhere too: as a second product, by rows, and elementwise."""
+
+    def __init__(self) -> None:
+        self.inner = Linear(6, 4)
+
+    def forward(self, x: Value) -> Value:
+        w = self.inner.weight
+        y = ops.relu(self.inner(x)) @ w
+        return y.make("matmul", ops.softmax(w, 1) * ops.exp(w), transpose_b=True) + ops.sum(w, (1,))
+
+
+def tied() -> Model:
+    """Weights that are stored in one form and needed in two."""
+    return Sequential([Tied(), Linear(4, 1)], MSELoss(), Adam(1e-2, weight_decay=0.1)), (6,)
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     "spiral": spiral,
     "cnn": lambda: cnn(12),
@@ -114,6 +131,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "same padding": same_padding,
     "batch norm": batch_norm,
     "wide": wide,
+    "tied": tied,
 }
 
 

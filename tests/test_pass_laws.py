@@ -66,6 +66,17 @@ def test_no_pass_changes_what_a_random_graph_means(seed: int) -> None:
     check_passes(random_program(seed, target_for(seed)))
 
 
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "tied"])
+def test_a_training_step_uses_weights_as_they_are_stored(model: str) -> None:
+    check_weights(program("step", MODELS[model](), ROWS))
+
+
+@pytest.mark.parametrize("seed", RANDOM_MODELS)
+def test_so_does_that_of_a_random_model(seed: int) -> None:
+    case = random_case(seed, Adam())
+    check_weights(program("step", (case.model, case.input_shape), ROWS))
+
+
 @each_golden
 def test_no_pass_changes_what_a_golden_text_means(golden: Golden) -> None:
     before, after = parse(golden.before), parse(golden.after)
@@ -252,6 +263,17 @@ def check_passes(program: Program) -> None:
         assert graph.outputs.keys() == after.outputs.keys() or name == "autodiff"
         check_meaning(name, graph, after, program.forms if name == "pack" else {})
         graph = after
+
+
+def check_weights(program: Program) -> None:
+    """No weights, and nothing of their update, are transposed; Linear layers are plain products."""
+    packed = run_passes(program)["pack"]
+    assert [n for n in packed.nodes if n.op == "transpose" and not n.tensor.per_row] == []
+    for n in packed.nodes:
+        if n.op == "matmul":
+            backward = n.loc.endswith("'")
+            assert not n.attrs["transpose_b"] or backward, n
+            assert n.attrs["transpose_a"] or n.attrs["transpose_b"] or not backward, n
 
 
 def check_idempotence(program: Program) -> None:

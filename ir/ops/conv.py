@@ -3,7 +3,7 @@
 `conv2d`, `conv2d_input_grad` and `conv2d_weight_grad` are each other's gradients. With layout
 "NCHW" images are [N,C,H,W] and weights [O,C,kh,kw], as the user has them; with "NHWC" images are
 [N,H,W,C] and weights [kh,kw,C,O], as the compiler keeps them. All meanings are sums over the
-kernel's taps.
+kernel's taps. `form` is how an op runs, chosen by `lower`: it means nothing here.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def correlate_weight_grad(x: Any, dy: Any, stride: Pair, padding: Pair, kernel: 
 
 class _Conv(Op):
     kinds = "ff"
-    attrs = {"stride": (1, 1), "padding": (0, 0), "layout": "NCHW"}
+    attrs = {"stride": (1, 1), "padding": (0, 0), "layout": "NCHW", "form": None}
 
 
 def _image(t: TensorType, layout: str) -> tuple[Any, int, int, int]:
@@ -126,7 +126,14 @@ class Conv2d(_Conv):
     )
 
     def infer(
-        self, x: TensorType, w: TensorType, *, stride: Pair, padding: Pair, layout: str
+        self,
+        x: TensorType,
+        w: TensorType,
+        *,
+        stride: Pair,
+        padding: Pair,
+        layout: str,
+        form: str | None = None,
     ) -> TensorType:
         (n, h, width, c), (kh, kw, cin, cout) = _image(x, layout), _weight(w, layout)
         if c != cin:
@@ -134,7 +141,17 @@ class Conv2d(_Conv):
         ho, wo = _windows((h, width), (kh, kw), stride, padding)
         return _image_type((n, ho, wo, cout), layout, x.dtype)
 
-    def evaluate(self, xp: Any, x: Any, w: Any, *, stride: Pair, padding: Pair, layout: str) -> Any:
+    def evaluate(
+        self,
+        xp: Any,
+        x: Any,
+        w: Any,
+        *,
+        stride: Pair,
+        padding: Pair,
+        layout: str,
+        form: str | None,
+    ) -> Any:
         y = correlate(_as_nhwc(x, layout), _as_hwio(w, layout), stride, padding)
         return _from_nhwc(y, layout)
 
@@ -168,6 +185,7 @@ class Conv2dInputGrad(_Conv):
         stride: Pair,
         padding: Pair,
         layout: str,
+        form: str | None,
         size: Pair,
     ) -> TensorType:
         (n, ho, wo, c), (kh, kw, cin, cout) = _image(dy, layout), _weight(w, layout)
@@ -176,7 +194,16 @@ class Conv2dInputGrad(_Conv):
         return _image_type((n, *size, cin), layout, dy.dtype)
 
     def evaluate(
-        self, xp: Any, dy: Any, w: Any, *, stride: Pair, padding: Pair, layout: str, size: Pair
+        self,
+        xp: Any,
+        dy: Any,
+        w: Any,
+        *,
+        stride: Pair,
+        padding: Pair,
+        layout: str,
+        form: str | None,
+        size: Pair,
     ) -> Any:
         dy, w = _as_nhwc(dy, layout), _as_hwio(w, layout)
         return _from_nhwc(correlate_input_grad(dy, w, stride, padding, size), layout)
@@ -212,6 +239,7 @@ class Conv2dWeightGrad(_Conv):
         stride: Pair,
         padding: Pair,
         layout: str,
+        form: str | None,
         kernel: Pair,
     ) -> TensorType:
         (n, h, w, cin), (m, ho, wo, cout) = _image(x, layout), _image(dy, layout)
@@ -222,7 +250,16 @@ class Conv2dWeightGrad(_Conv):
         return TensorType((*kernel, cin, cout), x.dtype)
 
     def evaluate(
-        self, xp: Any, x: Any, dy: Any, *, stride: Pair, padding: Pair, layout: str, kernel: Pair
+        self,
+        xp: Any,
+        x: Any,
+        dy: Any,
+        *,
+        stride: Pair,
+        padding: Pair,
+        layout: str,
+        form: str | None,
+        kernel: Pair,
     ) -> Any:
         x, dy = _as_nhwc(x, layout), _as_nhwc(dy, layout)
         dw = correlate_weight_grad(x, dy, stride, padding, kernel)

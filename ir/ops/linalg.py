@@ -19,11 +19,12 @@ class Matmul(Op):
 
     `a [..., K]` by `b [K, M]`, or `[M, K]` with transpose_b, gives `[..., M]`. With transpose_a all
     leading axes are contracted: `a [..., I]` by `b [..., J]` gives `[I, J]`, which is how a weight
-    gradient sums over the batch. Gradient: two of the same.
+    gradient sums over the batch. `form` is how it runs, chosen by `lower`: it means nothing here.
+    Gradient: two of the same.
     """
 
     kinds = "ff"
-    attrs = {"transpose_a": False, "transpose_b": False}
+    attrs = {"transpose_a": False, "transpose_b": False, "form": None}
     examples = (
         "matmul f32[N,5], f32[5,3]",
         "matmul f32[N,5], f32[3,5] {transpose_b=True}",
@@ -33,7 +34,13 @@ class Matmul(Op):
     )
 
     def infer(
-        self, a: TensorType, b: TensorType, *, transpose_a: bool, transpose_b: bool
+        self,
+        a: TensorType,
+        b: TensorType,
+        *,
+        transpose_a: bool,
+        transpose_b: bool,
+        form: str | None,
     ) -> TensorType:
         if transpose_a and transpose_b:
             raise CompileError("matmul: transpose_a and transpose_b exclude each other")
@@ -48,7 +55,16 @@ class Matmul(Op):
             raise CompileError(f"matmul: {a} and {b} do not fit with {flags}")
         return TensorType(shape, a.dtype)
 
-    def evaluate(self, xp: Any, a: Any, b: Any, *, transpose_a: bool, transpose_b: bool) -> Any:
+    def evaluate(
+        self,
+        xp: Any,
+        a: Any,
+        b: Any,
+        *,
+        transpose_a: bool,
+        transpose_b: bool,
+        form: str | None,
+    ) -> Any:
         if transpose_a:
             leading = math.prod(a.shape[:-1])
             return a.reshape(leading, a.shape[-1]).T @ b.reshape(leading, b.shape[-1])

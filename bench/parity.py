@@ -1,0 +1,84 @@
+"""Whether gemmc and PyTorch compute the same: losses and gradients from equal weights.
+
+Two correct programs in float32 differ by rounding, 2e-5 at most in the sample. Now and then rounding
+puts an activation on the other side of a ReLU's kink, or lets another entry win a pool's window:
+that is one term more or less of very many, and moved a gradient by 4e-4 where it was met (float32
+beside float64, both PyTorch's). So gradients are compared as a whole, by their L2 norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..frontend.executable import compile
+from .contenders import layers_of
+from .sample import Sample
+
+STEPS = 3  # of training: the second sees the first one's update
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 2e-3  # relative
+Result = tuple[Sequence[float], Mapping[str, np.ndarray]]  # losses of the steps, gradients
+
+
+def check(sample: Sample, runtime: str, threads: int) -> list[str]:
+    """Where gemmc and PyTorch part on one batch, dropout off; empty if they agree."""
+    return disagreements(_gemmc(sample, runtime, threads), _torch(sample, threads))
+
+
+def disagreements(ours: Result, theirs: Result) -> list[str]:
+    """A line for each loss and gradient of `ours` that is not that of `theirs`."""
+    losses = {f"loss of step {i}": np.array(loss) for i, loss in enumerate(theirs[0])}
+    seen = {**dict(zip(losses, map(np.array, ours[0]), strict=True)), **ours[1]}
+    wrong = []
+    for name, expected in {**losses, **theirs[1]}.items():
+        apart = _distance(seen[name], expected)
+        tolerance = LOSS_TOLERANCE if name in losses else GRADIENT_TOLERANCE
+        if not apart <= tolerance:  # NaN is not
+            wrong.append(f"{name}: {apart:.2g} from PyTorch's, relative; expected {tolerance:g}")
+    return wrong
+
+
+def _distance(seen: np.ndarray, expected: np.ndarray) -> float:
+    """The L2 norm of the difference, as a part of that of `expected`."""
+    if seen.shape != expected.shape:
+        return np.inf
+    apart, size = np.linalg.norm(seen - expected), np.linalg.norm(expected)
+    return float(apart / size) if size else float(apart)
+
+
+def _gemmc(sample: Sample, runtime: str, threads: int) -> Result:
+    x, y = _batch(sample)
+    executable = compile(
+        sample.model(dropout=False), sample.input_shape, sample.batch, runtime, threads
+    )
+    gradients = executable.loss_and_grads(x, y)[1]
+    return [executable.train_step(x, y) for _ in range(STEPS)], gradients
+
+
+def _torch(sample: Sample, threads: int) -> Result:
+    import torch  # an extra: only this needs it
+
+    from .torch_training import LEARNING_RATE, network
+
+    torch.set_num_threads(threads)
+    model, (x, y) = sample.model(dropout=False), map(torch.from_numpy, _batch(sample))
+    net = network(layers_of(model), model.state_dict())
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
+    losses, gradients = [], {}
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        given = x.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(net(given), y)
+        loss.backward()
+        if step == 0:
+            gradients = {n: p.grad.numpy().copy() for n, p in net.named_parameters()}
+            gradients["input"] = given.grad.numpy()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, gradients
+
+
+def _batch(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    x, y = sample.data()
+    return x[: sample.batch], y[: sample.batch]

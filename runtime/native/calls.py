@@ -1,0 +1,141 @@
+"""Products as calls of the BLAS library's sgemm, and the convolution forms made of them.
+
+BLAS is column-major: a C-ordered matrix is the transpose of what it calls one, so `Y = A B` is asked
+for as `Y.T = B.T A.T`. The work is split by rows or columns of the result, never by threads, and the
+library itself runs single-threaded.
+"""
+
+from __future__ import annotations
+
+from ...ir import Node
+from .dsl import Array, Function, Value
+from .movers import strided, strides
+from .products import _times_rows
+from .site import Int, Site, Work
+
+SPLIT = 128  # rows or columns of a result that one call makes: enough for BLAS to be at its best
+
+
+def sgemm(
+    k: Function,
+    a: Array,
+    b: Array,
+    y: Array,
+    sizes: tuple[Int, Int, Int],
+    widths: tuple[int, int, int],
+    transposed: tuple[bool, bool] = (False, False),
+    beta: Int | float | Value = 0.0,
+) -> None:
+    """y [m, n] = op(a) op(b) + beta y for sizes (m, n, depth), each in rows `widths` wide."""
+    (m, n, depth), (a_width, b_width, y_width) = sizes, widths
+    letters = k.stack("i8", 2)
+    for i, flag in enumerate((transposed[1], transposed[0])):
+        letters.store(k.constant(ord("T" if flag else "N"), "i8"), i)
+    numbers = k.stack("i32", 6)
+    for i, number in enumerate((n, m, depth, b_width, a_width, y_width)):
+        whole = k.integer(number)
+        numbers.store(k.convert("trunc", whole, "i32"), i)
+    factors = k.stack("float", 2)
+    factors.store(k.constant(1.0, "float"), 0)
+    factors.store(beta if isinstance(beta, Value) else k.constant(beta, "float"), 1)
+    k.declared.add("declare void @gemmc_sgemm(" + ", ".join(["ptr"] * 13) + ")")
+    k.call(
+        "@gemmc_sgemm",
+        *(letters.pointer(0), letters.pointer(1)),
+        *(numbers.pointer(i) for i in range(3)),
+        factors.pointer(0),
+        *(b.pointer(), numbers.pointer(3), a.pointer(), numbers.pointer(4)),
+        *(factors.pointer(1), y.pointer(), numbers.pointer(5)),
+    )
+
+
+def emit_matmul(site: Site) -> Work:
+    """matmul: one call for each part of the result."""
+    k, node = site.k, site.node
+    (a, b), (y,) = site.operands, site.results
+    if node.attrs["transpose_a"]:
+        return _over_rows(site, a, b, y)
+    rows, inner = _times_rows(node.shape[:-1], site.rows)
+    count: Int = rows * inner
+    width, depth = node.shape[-1], node.inputs[0].shape[-1]
+    flip = bool(node.attrs["transpose_b"])
+    b_width = depth if flip else width
+
+    def by_rows(begin: Int, end: Int) -> None:
+        sizes = (end - begin, width, depth)
+        target, source = y.at(begin * width), a.at(begin * depth)
+        sgemm(k, source, b, target, sizes, (depth, b_width, width), (False, flip))
+
+    def by_columns(begin: Int, end: Int) -> None:
+        part = b.at(begin * (depth if flip else 1))
+        sizes = (count, end - begin, depth)
+        sgemm(k, a, part, y.at(begin), sizes, (depth, b_width, width), (False, flip))
+
+    if width > site.most * inner:
+        return Work(width, by_columns, _grain(width))
+    return Work(count, by_rows, _grain(site.most * inner))
+
+
+def _grain(size: int) -> int:
+    """How many rows or columns a call makes: the plan's split, in multiples of a vector."""
+    return max(16, min(SPLIT, -(-size // 64) * 16))
+
+
+def _over_rows(site: Site, a: Array, b: Array, y: Array) -> Work:
+    """A product that sums over rows: split by columns of its left operand."""
+    k, node = site.k, site.node
+    rows, inner = _times_rows(node.inputs[0].shape[:-1], site.rows)
+    left, width = node.shape
+    beta = 1.0 if site.accumulate else 0.0
+
+    def run(begin: Int, end: Int) -> None:
+        sizes = (end - begin, width, rows * inner)
+        sgemm(k, a.at(begin), b, y.at(begin * width), sizes, (left, width, width), (True, False), beta)
+
+    return Work(left, run, _grain(left))
+
+
+def shift_scratch(node: Node, rows: int) -> int:
+    """Bytes of a plane as wide as x, in which shift_matmul makes its result."""
+    _, h, width, _ = node.inputs[0].shape
+    return rows * h * width * node.shape[-1] * 4
+
+
+def emit_shift_matmul(site: Site) -> Work:
+    """shift_matmul: one accumulating call a tap, then the valid part of the plane."""
+    k, node = site.k, site.node
+    (x, w), (y,) = site.operands, site.results
+    _, h, wide, c = node.inputs[0].shape
+    kh, kw, _, o = node.inputs[1].shape
+    _, ho, wo, _ = node.shape
+    plane = Array(k, site.room.base, "float", site.room.offset // 4)
+
+    def run(begin: Int, end: Int) -> None:
+        count = (end - begin) * (h * wide) - ((kh - 1) * wide + kw - 1)
+        for i in range(kh * kw):
+            shift = begin * (h * wide) + (i // kw * wide + i % kw)
+            sizes, widths = (count, o, c), (c, o, o)
+            sgemm(k, x.at(shift * c), w.at(i * c * o), plane, sizes, widths, beta=float(i > 0))
+        shape, steps = [end - begin, ho, wo, o], [h * wide * o, wide * o, o, 1]
+        strided(k, plane, y.at(begin * (ho * wo * o)), shape, steps, strides((0, ho, wo, o)))
+
+    return Work(site.rows, run, max(1, site.most))
+
+
+def emit_shift_weight_grad(site: Site) -> Work:
+    """shift_matmul_weight_grad: for each tap, one call of shifted x with dy."""
+    k, node = site.k, site.node
+    (x, dy), (dw,) = site.operands, site.results
+    _, h, wide, c = node.inputs[0].shape
+    kh, kw, _, o = node.shape
+    beta = 1.0 if site.accumulate else 0.0
+
+    def run(begin: Int, end: Int) -> None:
+        count = site.rows * (h * wide) - ((kh - 1) * wide + kw - 1)
+        for i in range(kh * kw):
+            shift = i // kw * wide + i % kw
+            sizes, widths = (c, o, count), (c, o, o)
+            sgemm(k, x.at(shift * c), dy, dw.at(i * c * o), sizes, widths, (True, False), beta)
+
+    return Work(1, run)
+

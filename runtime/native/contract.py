@@ -1,0 +1,173 @@
+"""The register-blocked kernel behind every generated product and convolution.
+
+    acc[p][v] += a[offset[p] + ka] * b[v's lanes + kb]     over loops of (ka, kb)
+
+A block of accumulators stays in registers while its terms stream past: one vector of b serves every
+p, one element of a, spread over the lanes, every v. In a product of matrices p is a row; in a
+convolution a position, and the loops run over the kernel's rows and over the taps and channels that
+lie side by side; in a weight gradient p is a tap of a channel, and the loops run over positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from .dsl import Array, Function, Value
+from .jit import host
+from .site import Int
+
+UNROLLED = 96  # multiply-adds up to which a whole loop is unrolled
+IN_FLIGHT = 8  # accumulators that keep two multiply-adds a cycle of latency 4 going
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop over `extent` terms; a and b advance by so many elements a turn."""
+
+    extent: Int
+    a: int
+    b: int
+
+
+def contract(
+    k: Function,
+    a: Array,
+    b: Array,
+    loops: Sequence[Loop],
+    offsets: Sequence[int],
+    lanes: Sequence[tuple[int, int]],
+) -> list[list[Value]]:
+    """The accumulators of one block: for each of `offsets` a vector for each (start, lanes)."""
+    zeros = [k.constant(0.0, a.scalar, n) for _ in offsets for _, n in lanes]
+    flat = _terms(k, a, b, list(loops), offsets, lanes, zeros)
+    width = len(lanes)
+    return [flat[i : i + width] for i in range(0, len(flat), width)]
+
+
+def _terms(
+    k: Function,
+    a: Array,
+    b: Array,
+    loops: list[Loop],
+    offsets: Sequence[int],
+    lanes: Sequence[tuple[int, int]],
+    acc: list[Value],
+) -> list[Value]:
+    if not loops:
+        return _term(k, a, b, offsets, lanes, acc)
+    loop, *inner = loops
+
+    def body(i: Int, values: list[Value]) -> list[Value]:
+        return _terms(k, a.at(i * loop.a), b.at(i * loop.b), inner, offsets, lanes, values)
+
+    if not isinstance(loop.extent, int):
+        return k.fold(0, loop.extent, acc, body)
+    if not inner and loop.extent * len(acc) <= UNROLLED:
+        for i in range(loop.extent):
+            acc = body(i, acc)
+        return acc
+    step = max(1, min(4, 32 // len(acc))) if not inner else 1
+    whole = loop.extent // step * step
+
+    def several(i: Int, values: list[Value]) -> list[Value]:
+        for turn in range(step):
+            values = body(i + turn, values)
+        return values
+
+    acc = k.fold(0, whole, acc, several, step)
+    for i in range(whole, loop.extent):
+        acc = body(i, acc)
+    return acc
+
+
+def _term(
+    k: Function,
+    a: Array,
+    b: Array,
+    offsets: Sequence[int],
+    lanes: Sequence[tuple[int, int]],
+    acc: list[Value],
+) -> list[Value]:
+    row = [b.load(start, n) for start, n in lanes]
+    out = []
+    for p, offset in enumerate(offsets):
+        x = a.load(offset)
+        spread: dict[int, Value] = {}
+        for v, (_, n) in enumerate(lanes):
+            if n not in spread:
+                spread[n] = k.splat(x, n)
+            out.append(k.fma(spread[n], row[v], acc[p * len(lanes) + v]))
+    return out
+
+
+@cache
+def blocking(rows: int, vectors: int, exact: bool) -> tuple[int, int]:
+    """(rows, vectors) of a block of accumulators for so many of both.
+
+    The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
+    block faster than its multiply-adds' latency. `exact` says that the rows are known, so that the
+    last block has just what is left; else what is left is done in halves.
+    """
+    best, least = (1, 1), float("inf")
+    for v in range(1, min(vectors, 8) + 1):
+        for p in range(1, min(rows, 28) + 1):
+            if p * v + v + 1 > host().registers - (host().registers < 32):
+                break
+            row_blocks = list(spans(rows, p)) if exact else list(halves(rows, p))
+            columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
+            cost = sum(_cycles(r, c) * n for n, r in row_blocks for c in columns)
+            cost *= 1.0 + 0.01 * len(row_blocks)  # of equals the one with less code
+            if cost < least - 1e-9:
+                best, least = (p, v), cost
+    return best
+
+
+def _cycles(p: int, v: int) -> float:
+    return max(p * v / 2, (p + v) / 2, IN_FLIGHT / 2 * 0.75) + 0.25
+
+
+def spans(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(how many, size) of the blocks that cover exactly `total`."""
+    if total // size:
+        yield total // size, size
+    if total % size:
+        yield 1, total % size
+
+
+def halves(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(how many, size): blocks of `size`, then what is left by powers of two."""
+    if total // size:
+        yield total // size, size
+    rest = total % size
+    part = 1 << (size - 1).bit_length() >> 1
+    while part:
+        if rest & part:
+            yield 1, part
+        part >>= 1
+
+
+def over_rows(k: Function, begin: Int, end: Int, size: int, block) -> None:  # type: ignore[no-untyped-def]
+    """block(start, count) over rows from begin to end: `size` at a time, then powers of two."""
+    if isinstance(begin, int) and isinstance(end, int):
+        at = begin
+        for n, count in spans(end - begin, size):
+            with k.range(at, at + n * count, count) as i:
+                block(i, count)
+            at += n * count
+        return
+    at = _whole_blocks(k, begin, end, size, block)
+    part = 1 << (size - 1).bit_length() >> 1
+    while part:
+        at = _whole_blocks(k, at, end, part, block)
+        part >>= 1
+
+
+def _whole_blocks(k: Function, begin: Int, end: Int, size: int, block) -> Int:  # type: ignore[no-untyped-def]
+    if isinstance(end, int):
+        end = k.constant(end, "i64")
+    stop = (end - begin) // size * size + begin
+    with k.range(begin, stop, size) as i:
+        block(i, size)
+    return stop

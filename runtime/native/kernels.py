@@ -1,0 +1,73 @@
+"""The table of kernels: how the native runtime runs each op that is left after `lower`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...ir import Node
+from . import calls, movers, pools, products, reductions, sweep
+from .site import Site, Work
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`emit` writes an op's code at a site; `scratch` says how many bytes it needs besides."""
+
+    emit: Callable[[Site], Work]
+    scratch: Callable[[Node, int], int] = lambda node, rows: 0
+
+
+def _matmul(site: Site) -> Work:
+    blas = site.node.attrs["form"] == "blas"
+    return calls.emit_matmul(site) if blas else products.emit(site)
+
+
+def _fused(site: Site) -> Work:
+    anchored = any(n.op in products.ANCHORS for n in site.node.attrs["body"].nodes)
+    return products.emit(site) if anchored else sweep.emit(site)
+
+
+KERNELS: dict[str, Kernel] = {
+    "matmul": Kernel(_matmul),
+    "conv2d": Kernel(products.emit),
+    "conv2d_weight_grad": Kernel(products.emit),
+    "shift_matmul": Kernel(calls.emit_shift_matmul, calls.shift_scratch),
+    "shift_matmul_weight_grad": Kernel(calls.emit_shift_weight_grad),
+    "sum": Kernel(reductions.emit_sum),
+    "max": Kernel(reductions.emit_max),
+    "correct": Kernel(reductions.emit_correct),
+    "fused": Kernel(_fused),
+    "im2col": Kernel(movers.emit_im2col),
+    "col2im": Kernel(movers.emit_col2im),
+    "max_pool2d": Kernel(pools.emit_max_pool2d),
+    "max_unpool2d": Kernel(pools.emit_max_unpool2d),
+    "dropout_mask": Kernel(movers.emit_dropout_mask),
+    "one_hot": Kernel(movers.emit_one_hot),
+    "pad": Kernel(movers.emit_pad),
+    "slice": Kernel(movers.emit_slice),
+    "transpose": Kernel(movers.emit_transpose),
+    "reverse": Kernel(movers.emit_reverse),
+    "broadcast": Kernel(movers.emit_broadcast),
+    "full": Kernel(movers.emit_full),
+    "rows_reciprocal": Kernel(movers.emit_rows_reciprocal),
+}
+
+
+@dataclass(frozen=True)
+class NativeKernels:
+    """What the planner asks of the native runtime (passes.plan.Kernels)."""
+
+    shards: int
+
+    def scratch(self, node: Node, rows: int) -> int:
+        """Bytes of scratch that a node's kernel needs for `rows` rows."""
+        return KERNELS[node.op].scratch(node, rows)
+
+    def in_place(self, node: Node, operand: int, result: int) -> bool:
+        """Whether a result may be written over an operand: one read element by element."""
+        if node.op != "fused":
+            return False
+        body = node.attrs["body"]
+        users = body.users[body.inputs[operand]]
+        return all(u.op != "broadcast" and u.op not in products.ANCHORS for u in users)

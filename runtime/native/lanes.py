@@ -1,0 +1,195 @@
+"""`xp` over lanes: the ops' own `evaluate` emits LLVM when it is given these values.
+
+So the native runtime runs the one declaration of each pointwise op. Values of a body are evaluated
+at a `Spot`: so many lanes along the last axis, from one element on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...ir import OPS, Graph, Node
+from ...ir.ops.random import HASH_ROUNDS, drop_threshold, keep_scale
+from ...ir.ops.shape import inverse
+from . import elementary
+from .dsl import DTYPE_SCALARS, Array, Function, Value
+
+BINARY = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
+COMPARE = {"equal": "eq", "less": "lt", "less_equal": "le"}
+POLYNOMIALS: dict[str, Callable[[Value], Value]] = {
+    "exp": elementary.exp,
+    "log": elementary.log,
+    "tanh": elementary.tanh,
+}
+
+
+class LaneNamespace:
+    """`xp` over Values: scalars or vectors, floats or i1."""
+
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        if name in BINARY:
+            return lambda x, y: x.k.binary(_op(BINARY[name], x), *_level(x, y))
+        if name in COMPARE:
+            return lambda x, y: x.k.compare(COMPARE[name], *_level(x, y))
+        if name in POLYNOMIALS:
+            return lambda x: _elementary(name, x)
+        if name == "sqrt":
+            return lambda x: x.k.intrinsic("sqrt", x)
+        if name == "pow":
+            return lambda x, y: x.k.intrinsic("pow", *_level(x, y))
+        raise AttributeError(f"xp has no {name!r}")
+
+    def negative(self, x: Value) -> Value:
+        return -x
+
+    def maximum(self, x: Value, y: Value) -> Value:
+        """The larger one, NaN where either is; against a number a single instruction does it."""
+        x, y = _level(x, y)
+        if _is_number(y):
+            return x.k.select(x.k.compare("gt", y, x), y, x)
+        return x.k.intrinsic("maximum", x, y)
+
+    def where(self, condition: Value, x: Value, y: Value) -> Value:
+        return x.k.select(condition, x, y)
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """x in another dtype, as NumPy's astype has it."""
+        scalar = DTYPE_SCALARS[dtype]
+        if dtype == "bool":
+            raise NotImplementedError("cast to bool")
+        if x.scalar == "i1":
+            return x.k.convert("uitofp" if dtype in ("f32", "f64") else "zext", x, scalar)
+        if x.scalar == scalar:
+            return x
+        if x.floating and dtype in ("f32", "f64"):
+            return x.k.convert("fpext" if scalar == "double" else "fptrunc", x, scalar)
+        if x.floating:
+            return x.k.convert("fptosi", x, scalar)
+        if dtype in ("f32", "f64"):
+            return x.k.convert("uitofp" if x.scalar == "i8" else "sitofp", x, scalar)
+        return x.k.convert("trunc" if scalar == "i8" else "zext", x, scalar)
+
+    def constant(self, value: float, like: Value) -> Value:
+        return like.k.constant(value, like.scalar, like.lanes)
+
+
+LANES = LaneNamespace()
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a body is evaluated: `lanes` elements (0: a scalar) along the last axis.
+
+    `at` has an index for each group of axes (see `groups`), `flat` the row-major number of the
+    first element; `row` is how many rows of the batch come before the first of the sweep.
+    """
+
+    at: tuple[Value | int, ...]
+    flat: Value | int
+    lanes: int
+    row: Value | int = 0
+
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+def groups(body: Graph) -> Groups:
+    """The axes of a body's shape, those side by side in one group that no operand tells apart."""
+    (shape, *_) = {n.shape for n in body.nodes if n.shape} or {()}
+    cuts = {0}
+    for node in body.nodes:
+        if node.op == "broadcast":
+            axes = node.attrs["axes"]
+            cuts |= {i for i in range(1, len(shape)) if (i in axes) != (i - 1 in axes)}
+        elif node.op == "dropout_mask" and not in_order(node):
+            cuts |= set(range(len(shape)))
+    starts = sorted(cuts)
+    return tuple(
+        tuple(range(a, b)) for a, b in zip(starts, [*starts[1:], len(shape)], strict=True)
+    )
+
+
+def in_order(mask: Node) -> bool:
+    """Whether a dropout mask's elements lie as the tensor's that the user wrote."""
+    perm = mask.attrs["perm"]
+    return perm is None or list(perm) == sorted(perm)
+
+
+class Body:
+    """A fused body's code: what does not depend on the element first, then `at` any spot.
+
+    `arrays` says where the body's inputs are; `cut` groups the axes of its shape.
+    """
+
+    def __init__(self, k: Function, body: Graph, arrays: Mapping[Node, Array], cut: Groups) -> None:
+        self.k, self.body, self.arrays, self.cut = k, body, arrays, cut
+        self.fixed: dict[Node, Value] = {}
+        for n in body.inputs:
+            if n.shape == ():
+                self.fixed[n] = _element(arrays[n], n, 0, 0)
+        self.streams = {
+            n: stream(*(self.fixed[x] for x in n.inputs), n.attrs["key"])
+            for n in body.nodes
+            if n.op == "dropout_mask"
+        }
+        for n in body.nodes:
+            if n.op not in ("broadcast", "dropout_mask", "item") and n.type == n.tensor.like():
+                self.fixed[n] = self._apply(n, self.fixed, 0)
+
+    def at(self, spot: Spot, given: Mapping[Node, Value] | None = None) -> dict[Node, Value]:
+        """The values of all nodes at a spot; those `given` are at hand already."""
+        env: dict[Node, Value] = {**self.fixed, **(given or {})}
+        for node in self.body.nodes:
+            if node in env:
+                continue
+            for x in node.inputs:
+                if x not in env and x.op == "input" and node.op != "broadcast":
+                    env[x] = _element(self.arrays[x], x, spot.flat, spot.lanes)
+            match node.op:
+                case "broadcast":
+                    env[node] = self._broadcast(node, env, spot)
+                case "dropout_mask":
+                    env[node] = self._mask(node, spot)
+                case _:
+                    env[node] = self._apply(node, env, spot.lanes)
+        for x in self.body.outputs.values():
+            if x not in env:
+                env[x] = _element(self.arrays[x], x, spot.flat, spot.lanes)
+        return env
+
+    def _apply(self, node: Node, env: Mapping[Node, Value], lanes: int) -> Value:
+        attrs: dict[str, Any] = dict(node.attrs)
+        if node.op == "full":
+            return self.k.constant(attrs["value"], DTYPE_SCALARS[node.dtype], lanes)
+        return OPS[node.op].evaluate(LANES, *(env[x] for x in node.inputs), **attrs)
+
+    def hash32(x: Value, low: Value, high: Value) -> Value:
+    """ir.ops.random.hash32 on lanes."""
+    k = x.k
+    x = x ^ k.like(low, x)
+    for word in (high, None):
+        for shift, factor in HASH_ROUNDS:
+            x = k.binary("mul", x ^ (x >> shift), k.like(factor, x))
+        x = x ^ (x >> 16)
+        if word is not None:
+            x = x + k.like(word, x)
+    return x
+
+
+def _op(name: str, x: Value) -> str:
+    return name if x.floating else name[1:]
+
+
+def _level(x: Value, y: Value) -> tuple[Value, Value]:
+    """Both with the same lanes."""
+    return x.k.like(x, y), x.k.like(y, x)
+
+
+def _elementary(name: str, x: Value) -> Value:
+    return POLYNOMIALS[name](x) if x.scalar == "float" else x.k.intrinsic(name, x)
+
+
+def _is_number(x: Value) -> bool:
+    return not x.ref.startswith("%")

@@ -1,0 +1,208 @@
+"""Sums and maxima over any axes, and what compares a row's scores with its label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from .dsl import Array, Function, Value
+from .jit import host
+from .movers import concrete, strides
+from .site import Int, Site, Work, alone
+from .sweep import lanes_of
+
+TURNS = 4  # sums in flight, so that additions do not wait for one another
+
+
+def emit_sum(site: Site) -> Work:
+    """sum over any axes."""
+    return _reduce(site, Reduction(lambda x, y: x + y, "fadd", -0.0, 0.0))
+
+
+def emit_max(site: Site) -> Work:
+    """max over any axes: NaN where there is one."""
+    return _reduce(
+        site, Reduction(lambda x, y: x.k.intrinsic("maximum", x, y), "fmaximum", None, -math.inf)
+    )
+
+
+class Reduction:
+    """How two values combine, what does so over lanes, and what changes nothing."""
+
+    def __init__(
+        self,
+        combine: Callable[[Value, Value], Value],
+        lanes: str,
+        first: float | None,
+        neutral: float,
+    ) -> None:
+        self.combine, self.lanes, self.first, self.neutral = combine, lanes, first, neutral
+
+    def across(self, x: Value) -> Value:
+        """The lanes of x combined."""
+        return x.k.reduce(self.lanes, x, self.first)
+
+
+def _reduce(site: Site, how: Reduction) -> Work:
+    """Loops over the axes that stay; the last axis lies in lanes whether it stays or not."""
+    (x,), (y,), node, k = site.operands, site.results, site.node, site.k
+    shape, steps = node.inputs[0].shape, strides(node.inputs[0].shape)
+    axes = node.attrs["axes"]
+    kept = [i for i in range(len(shape)) if i not in axes]
+    y_steps = dict(zip(kept, strides([shape[i] for i in kept]), strict=True))
+    sizes = concrete(shape, site.rows)
+    last = len(shape) - 1
+    summed = _merged([(sizes[i], steps[i]) for i in axes if i != last])
+    over_rows = bool(shape) and not isinstance(shape[0], int) and 0 in axes
+
+    def finish(value: Value, at: Int) -> None:
+        if site.accumulate and over_rows:
+            value = how.combine(y.load(at, value.lanes), value)
+        y.store(value, at)
+
+    def element(x_at: Int, y_at: Int) -> None:
+        """One element, reduced along the last axis too."""
+        total = _along(k, x.at(x_at), summed, sizes[last], how)
+        finish(total, y_at)
+
+    def columns(x_at: Int, y_at: Int, lanes: int) -> None:
+        finish(_down(k, x.at(x_at), summed, lanes, how), y_at)
+
+    outer = [i for i in kept if i != last]
+
+    def loops(rest: Sequence[int], x_at: Int, y_at: Int, first: Int, stop: Int) -> None:
+        if rest:
+            axis, *others = rest
+            span = (first, stop) if axis == outer[0] else (0, sizes[axis])
+            with k.range(*span) as i:
+                loops(others, x_at + i * steps[axis], y_at + i * y_steps[axis], first, stop)
+        elif last in axes:
+            element(x_at, y_at)
+        else:
+            _lines(k, 0 if outer else first, sizes[last] if outer else stop, x_at, y_at, columns)
+
+    def run(begin: Int, end: Int) -> None:
+        loops(outer, 0, 0, begin, end)
+
+    if outer:
+        return Work(sizes[outer[0]], run)
+    if last in axes:
+        return alone(lambda: run(0, 1))
+    return Work(sizes[last], run, host().lanes)
+
+
+def _lines(
+    k: Function, begin: Int, end: Int, x_at: Int, y_at: Int, columns: Callable[[Int, Int, int], None]
+) -> None:
+    """Vectors of columns from begin to end."""
+    width = host().lanes
+    if isinstance(begin, int) and isinstance(end, int):
+        for start, lanes in lanes_of(end - begin, width):
+            columns(x_at + begin + start, y_at + begin + start, lanes)
+        return
+    stop = (end - begin) // width * width + begin
+    with k.range(begin, stop, width) as c:
+        columns(x_at + c, y_at + c, width)
+    with k.range(stop, end) as c:
+        columns(x_at + c, y_at + c, 0)
+
+
+def _merged(axes: list[tuple[Int, int]]) -> list[tuple[Int, int]]:
+    """(size, step) of axes, those that lie behind one another joined."""
+    result: list[tuple[Int, int]] = []
+    for size, step in axes:
+        if result and isinstance(size, int) and result[-1][1] == size * step:
+            result[-1] = (result[-1][0] * size, step)
+        else:
+            result.append((size, step))
+    return result
+
+
+def _down(
+    k: Function, x: Array, summed: Sequence[tuple[Int, int]], lanes: int, how: Reduction
+) -> Value:
+    """What is in the same lane of each vector, combined; in several strands over the last loop."""
+    neutral = k.constant(how.neutral, x.scalar, lanes)
+
+    def loops(rest: Sequence[tuple[Int, int]], at: Int, values: list[Value]) -> list[Value]:
+        if not rest:
+            return [how.combine(values[0], x.load(at, lanes)), *values[1:]]
+        (size, step), *inner = rest
+        if inner:
+            return k.fold(0, size, values, lambda i, v: loops(inner, at + i * step, v))
+        whole = size // TURNS * TURNS
+
+        def turn(i: Int, v: list[Value]) -> list[Value]:
+            return [
+                how.combine(one, x.load(at + (i + t) * step, lanes)) for t, one in enumerate(v)
+            ]
+
+        values = k.fold(0, whole, values, turn, TURNS)
+        return k.fold(
+            whole,
+            size,
+            values,
+            lambda i, v: [how.combine(v[0], x.load(at + i * step, lanes)), *v[1:]],
+        )
+
+    a, b, c, d = loops(summed, 0, [neutral] * TURNS)
+    return how.combine(how.combine(a, b), how.combine(c, d))
+
+
+def _along(
+    k: Function, x: Array, summed: Sequence[tuple[Int, int]], size: Int, how: Reduction
+) -> Value:
+    """All elements of the last axis, in every turn of the loops, combined."""
+    width = host().lanes
+    vector = k.constant(how.neutral, x.scalar, width)
+    single = k.constant(how.neutral, x.scalar)
+
+    def line(at: Int, values: list[Value]) -> list[Value]:
+        whole = size // width * width
+        total, rest = values
+        (total,) = k.fold(
+            0, whole, [total], lambda i, v: [how.combine(v[0], x.load(at + i, width))], width
+        )
+        if isinstance(size, int) and isinstance(whole, int):
+            if size > whole:
+                tail = x.load(at + whole, size - whole)
+                rest = how.combine(rest, how.across(tail))
+            return [total, rest]
+        (rest,) = k.fold(whole, size, [rest], lambda i, v: [how.combine(v[0], x.load(at + i))])
+        return [total, rest]
+
+    def loops(rest: Sequence[tuple[Int, int]], at: Int, values: list[Value]) -> list[Value]:
+        if not rest:
+            return line(at, values)
+        (count, step), *inner = rest
+        return k.fold(0, count, values, lambda i, v: loops(inner, at + i * step, v))
+
+    total, rest = loops(summed, 0, [vector, single])
+    return how.combine(how.across(total), rest)
+
+
+def emit_correct(site: Site) -> Work:
+    """correct: the first largest score of each row, NaN the largest of all, against the label."""
+    (scores, labels), (y,), k = site.operands, site.results, site.k
+    classes = site.node.inputs[0].shape[1]
+
+    def run(begin: Int, end: Int) -> None:
+        with k.range(begin, end) as n:
+            winner = winning_class(k, scores.at(n * classes), classes)
+            hit = k.compare("eq", winner, labels.load(n))
+            y.store(k.convert("zext", hit, "i8"), n)
+
+    return Work(site.rows, run)
+
+
+def winning_class(k: Function, scores: Array, classes: int) -> Value:
+    """The number of the first largest of `classes` scores, i64."""
+    best, which = scores.load(0), k.constant(0, "i64")
+
+    def turn(i: Int, values: list[Value]) -> list[Value]:
+        most, where = values
+        x = scores.load(i)
+        better = k.compare("gt", x, most) | (k.unordered(x) & k.ordered(most))
+        return [k.select(better, x, most), k.select(better, k.integer(i), where)]
+
+    return k.fold(1, classes, [best, which], turn)[1]
