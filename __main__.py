@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 from . import CompileError, Executable, GemmcError, Sequential, compile, load
 from .frontend import doctor, experiments
 from .frontend.demo import demo
-from .frontend.executable import RUNTIMES
 from .frontend.experiments import EXPERIMENTS, Experiment
+from .frontend.runtimes import RUNTIMES, ALL_STAGES
 from .frontend.trace import PROGRAMS
-from .passes.pipeline import STAGES
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes: a bad argument or file; Ctrl-C
 
@@ -72,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--subset", action="store_true", help="as the model was trained")
     dump = _add(commands, "dump", _dump, "print what the compiler makes of a model")
     dump.add_argument("model", help=f"{', '.join(EXPERIMENTS)}, or FILE.py:NAME")
-    dump.add_argument("--stage", choices=STAGES, help="default: all of them")
+    dump.add_argument("--stage", choices=ALL_STAGES, help="default: all of them")
     dump.add_argument("--program", choices=PROGRAMS, default="step")
+    dump.add_argument("--runtime", choices=RUNTIMES, default="auto")
     dump.add_argument("--batch-size", type=int, default=32)
     dump.add_argument("--input-shape", metavar="1,28,28", help="of one sample, for FILE.py:NAME")
     _add(commands, "doctor", _doctor, "what this machine runs gemmc with, and what holds it back")
@@ -164,7 +164,8 @@ def _dump(chosen: argparse.Namespace) -> None:
 def _executable(chosen: argparse.Namespace) -> Executable:
     if chosen.model in EXPERIMENTS:
         experiment = EXPERIMENTS[chosen.model]
-        return compile(experiment.model(0), experiment.input_shape, chosen.batch_size)
+        model, shape = experiment.model(0), experiment.input_shape
+        return compile(model, shape, chosen.batch_size, chosen.runtime)
     found = _from_file(chosen.model)
     if isinstance(found, Executable):
         return found
@@ -178,7 +179,7 @@ def _executable(chosen: argparse.Namespace) -> Executable:
         raise CompileError(
             f"--input-shape: got {chosen.input_shape!r}, expected integers like 1,28,28"
         ) from None
-    return compile(found, shape, chosen.batch_size)
+    return compile(found, shape, chosen.batch_size, chosen.runtime)
 
 
 def _from_file(text: str) -> object:

@@ -22,8 +22,8 @@ def scanned(
 ) -> Callable[[np.ndarray], float]:
     """An epoch over rows in a given order, a whole number of batches; its mean loss."""
     parameters = {name: jnp.array(array) for name, array in weights.items()}
-    zeros = jax.tree.map(jnp.zeros_like, parameters)
-    state: State = (parameters, zeros, zeros, jnp.zeros((), jnp.int32), jax.random.key(0))
+    m, v = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
+    state: State = (parameters, m, v, jnp.zeros((), jnp.int32), jax.random.key(0))
     images, labels, layers = jnp.array(x), jnp.array(y), list(layers)
 
     def loss(parameters: Any, rows: Any, key: Any) -> Any:
@@ -32,11 +32,10 @@ def scanned(
         return -jnp.mean(chosen)
 
     def step(state: State, rows: Any) -> tuple[State, Any]:
-        parameters, *moments, count, key = state
+        parameters, m, v, count, key = state
         key, used = jax.random.split(key)
         value, gradients = jax.value_and_grad(loss)(parameters, rows, used)
-        parameters, *moments = _adam(parameters, *moments, count + 1, gradients)
-        return (parameters, *moments, count + 1, key), value
+        return (*_adam(parameters, m, v, count + 1, gradients), count + 1, key), value
 
     compiled = jax.jit(lambda state, order: lax.scan(step, state, order), donate_argnums=0)
 

@@ -1,9 +1,9 @@
 """Whether gemmc and PyTorch compute the same: losses and gradients from equal weights.
 
-Two correct programs in float32 differ by rounding, 2e-5 at most in the sample. Now and then rounding
+Two correct programs in float32 differ by rounding, 2e-5 at most in the sample. Now and then that
 puts an activation on the other side of a ReLU's kink, or lets another entry win a pool's window:
-that is one term more or less of very many, and moved a gradient by 4e-4 where it was met (float32
-beside float64, both PyTorch's). So gradients are compared as a whole, by their L2 norm.
+one term more or less of very many, which moved a gradient by 4e-4 where it was met (float32 beside
+float64, both PyTorch's). So gradients are compared as a whole, by their L2 norm.
 """
 
 from __future__ import annotations

@@ -178,16 +178,15 @@ def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 
 def rows(seconds: Mapping[str, np.ndarray], unit: str, scale: float) -> str:
-    """A row a contender: its median time and quartiles, and the share of it that the first takes.
+    """A row a contender: its median time, quartiles, and the first one's time divided by its own.
 
     `scale` turns seconds of one piece of work into `unit`.
     """
     ours, *_ = seconds
-    head = f"{'':<18} {unit:>12}   {'quartiles':<20} {ours} takes so many times as long"
-    lines = [f"{head} (95% interval)"]
+    lines = [f"{'':<17} {unit:>10}   {'quartiles':<18} {ours} / it (95% interval)"]
     for name, times in seconds.items():
         low, middle, high = np.percentile(scale * times, (25, 50, 75))
         quartiles = f"{low:.4g} to {high:.4g}"
-        share = "" if name == ours else ratio(seconds[ours], times)
-        lines.append(f"{name:<18} {middle:>12.4g}   {quartiles:<20} {share}".rstrip())
+        divided = "" if name == ours else ratio(seconds[ours], times)
+        lines.append(f"{name:<17} {middle:>10.4g}   {quartiles:<18} {divided}".rstrip())
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """A fixed sample of 60 networks of the kind people train on a CPU, drawn log-uniformly.
 
 Two in three are convolutional: one to four blocks of convolution, ReLU and perhaps a max-pool, then
-one or two Linear layers, some with dropout; the others are MLPs. Channels are 1 to 128, images 8 to
-64 pixels wide, kernels 1 to 7, strides 1 or 2, batches 1 to 1,024, MLPs 2 to 2,048 wide. A draw is
-kept if a step of training is at most 20 GFLOP and 2 GB. The seed is fixed: it is always the same 60.
+one or two Linear layers, some with dropout; the others are MLPs. Channels are 1 to 128, images 8
+to 64 pixels wide, kernels 1 to 7, strides 1 or 2, batches 1 to 1,024, MLPs 2 to 2,048 wide. A draw
+is kept if a step of training is at most 20 GFLOP and 2 GB. With a fixed seed it is always the same.
 """
 
 from __future__ import annotations

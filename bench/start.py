@@ -17,6 +17,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,8 +113,9 @@ def _spiral_file(folder: Path) -> str:
     """Data, layers and first weights of the spiral in a file: its path."""
     X_train, _, X_test, y_train, _, y_test = EXPERIMENTS["spiral"].load(0, False)
     model, path = spiral_model(), str(folder / "spiral.npz")
-    data = {"x": X_train, "y": y_train, "x_test": X_test, "y_test": y_test}
-    np.savez(path, layers=json.dumps(layers_of(model)), **data, **model.state_dict())
+    arrays: dict[str, Any] = {"x": X_train, "y": y_train, "x_test": X_test, "y_test": y_test}
+    arrays |= model.state_dict()
+    np.savez(path, layers=json.dumps(layers_of(model)), **arrays)
     return path
 
 

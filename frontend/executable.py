@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -13,25 +12,20 @@ from typing import Any
 import numpy as np
 
 from ..ir import CompileError, DataError, Graph, TensorType
-from ..passes.pipeline import STAGES, Program, make_plan, run_passes
+from ..passes.pipeline import Program
 from ..passes.plan import Plan
-from ..passes.report import plan_text
-from ..runtime import kernels
-from ..runtime.blas import BlasProgram, aligned_arena
-from ..runtime.profile import Profile, profile_program
-from ..runtime.reference import ReferenceProgram
+from ..runtime.profile import Profile
 from . import batches
 from .arguments import integer, sample_shape
 from .batches import Batches
+from .runtimes import DTYPES, Compiled, choose
 from .sequential import Sequential
 from .trace import PROGRAMS, output_type, trace, trace_update
 from .training import History, fit
 
-RUNTIMES = ("auto", "blas", "reference")
-DTYPES = {"float32": "f32", "float64": "f64"}
 SCALARS = ("lr", "step", "seed")
+SUFFIXES = {"plan": "txt", "loops": "txt", "llvm": "ll", "assembly": "s"}  # of dumped stages
 MUTABLE = (list, dict, set, np.ndarray)  # hyper-parameters that may change and stay themselves
-Runner = BlasProgram | ReferenceProgram
 
 
 def compile(
@@ -46,23 +40,15 @@ def compile(
 ) -> Executable:
     """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
 
-    runtime: "blas" runs the plan on SciPy's BLAS; "reference" interprets the graph before it is
-    laid out, lowered and planned; "auto" is "blas". dtype "float64" is for checking gradients, on
-    the reference runtime. `threads` is how many the BLAS library may use while a program runs; by
-    default 1 if all products are small, else the library's own choice.
+    runtime: "native" compiles the plan with LLVM; "blas" runs it on SciPy's BLAS and NumPy;
+    "reference" interprets the graph before it is laid out, lowered and planned; "auto" is "native",
+    or "blas" with a warning where llvmlite is missing. dtype "float64" is for checking gradients,
+    on the reference runtime. `threads` is how many workers share a program's work, or how many
+    threads the blas runtime's library may use; by default all cores, and 1 for small programs.
     `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
     return Executable(model, input_shape, batch_size, runtime, threads, dtype, tune, dump)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """One program: its stages and plan, and what runs it."""
-
-    stages: Mapping[str, Graph]
-    plan: Plan
-    runner: Runner
 
 
 class Executable:
@@ -89,7 +75,7 @@ class Executable:
         self.model = model
         self.input_shape = sample_shape(input_shape)
         self.batch_size = integer("compile", "batch_size", batch_size)
-        self.runtime = _runtime(runtime, dtype, tune)
+        self._runtime = choose(runtime, dtype, tune)
         self.dtype = dtype
         self.threads = None if threads is None else integer("compile", "threads", threads)
         self._dump = None if dump is None else _folder(dump)
@@ -102,9 +88,14 @@ class Executable:
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
     @property
+    def runtime(self) -> str:
+        """What runs the programs: "native", "blas" or "reference"."""
+        return self._runtime.name
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The names of the compiler's stages, in order."""
-        return STAGES
+        return self._runtime.stages
 
     @cached_property
     def plan(self) -> Plan:
@@ -112,17 +103,21 @@ class Executable:
         return self._program(self._main).plan
 
     def ir(self, stage: str, program: str = "step") -> str:
-        """The text of `program` after `stage`; "plan" gives the steps with their places."""
-        if stage not in STAGES:
-            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(STAGES)}")
-        compiled = self._program(program)
-        return plan_text(compiled.plan) if stage == "plan" else str(compiled.stages[stage])
+        """The text of `program` after `stage`.
+
+        "plan" gives the steps with their places; on the native runtime "loops" gives the generated
+        loops as people read them, "llvm" and "assembly" what LLVM makes of them.
+        """
+        if stage not in self.stages:
+            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(self.stages)}")
+        return self._program(program).text(stage)
 
     def graph(self, stage: str, program: str = "step") -> Graph:
         """The graph of `program` after `stage`, for a stage that has one."""
-        if stage not in STAGES[:-1]:
-            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(STAGES[:-1])}")
-        return self._program(program).stages[stage]
+        stages = self._program(program).stages
+        if stage not in stages:
+            raise CompileError(f"stage: got {stage!r}, expected one of {', '.join(stages)}")
+        return stages[stage]
 
     def __call__(self, x: object) -> np.ndarray:
         """The model's output for inputs [rows, ...], in evaluation mode; any number of rows."""
@@ -157,6 +152,24 @@ class Executable:
         self.model.state.step += 1
         return float(outputs["loss"]), float(outputs.get("correct", np.nan))
 
+    def steps(self, x: Batches, y: Batches, order: np.ndarray) -> tuple[float, float]:
+        """(sum of loss times rows, number correct) of steps over the rows `order`, batch by batch.
+
+        Where the arrays need no conversion, the native runtime makes them in one call.
+        """
+        compiled = self._program("step")
+        if self.runtime == "native" and compiled.runner.takes(x.array, y.array):
+            self._put_scalars(compiled.runner.bind(self.batch_size).inputs)
+            sums = compiled.runner.epoch(x.array, y.array, order)
+            self.model.state.step += -(-len(order) // self.batch_size)
+            return sums
+        loss = right = 0.0
+        for start, stop in self._chunks(len(order)):
+            mean, correct = self.step(x, y, order[start:stop])
+            loss += mean * (stop - start)
+            right += correct
+        return loss, right
+
     def loss_and_grads(
         self, x: object, y: object, train: bool = False
     ) -> tuple[float, dict[str, np.ndarray]]:
@@ -181,6 +194,9 @@ class Executable:
     def evaluate_checked(self, x: Batches, y: Batches) -> tuple[float, float]:
         """`evaluate` on arrays that are already checked."""
         runner = self._program("evaluate").runner
+        if self.runtime == "native" and runner.takes(x.array, y.array):
+            loss, right = runner.epoch(x.array, y.array, np.arange(len(x)))
+            return loss / len(x), right / len(x)
         loss = right = 0.0
         for start, stop in self._chunks(len(x)):
             rows = stop - start
@@ -222,7 +238,7 @@ class Executable:
         """Where the time of a training step on this batch goes, a row per step; moves nothing."""
         given, wanted = self._batch(x, y)
         runner = self._program("step").runner
-        if not isinstance(runner, BlasProgram):
+        if self.runtime == "reference":
             raise CompileError("profile: the reference runtime has no steps to time")
         slots = runner.bind(len(given)).inputs
 
@@ -232,7 +248,7 @@ class Executable:
             self._put_scalars(slots)
 
         with self.model.state.kept():
-            return profile_program(runner, len(given), feed, integer("profile", "repeat", repeat))
+            return runner.profile(len(given), feed, integer("profile", "repeat", repeat))
 
     def checked(self, x_name: str, x: object, y_name: str, y: object) -> tuple[Batches, Batches]:
         """x and y as inputs and targets of this model, of the same number of rows."""
@@ -306,20 +322,11 @@ class Executable:
 
     def _compile(self, name: str, training: bool) -> Compiled:
         program = self._described(name, training)
-        stages = run_passes(program)
-        given = {n.name for n in stages["order"].inputs}
-        assert given <= {"x", "y", *SCALARS, *program.storage}, "an input that nobody fills"
-        plan = make_plan(program, stages["order"], kernels)
-        state = self.model.state
-        runner: Runner
-        if self.runtime == "reference":
-            runner = ReferenceProgram(stages["autodiff"], state.stored, program.storage)
-        else:
-            arena = aligned_arena(plan.arena_bytes)
-            runner = BlasProgram(plan, state.stored, arena, self.threads)
-        compiled = Compiled(stages, plan, runner)
+        given = {n.name for n in program.graph.inputs} - {*program.storage}
+        assert given <= {"x", "y", *SCALARS}, "an input that nobody fills"
+        compiled = self._runtime.compile(program, self.model.state, self.threads)
         if self._dump is not None:
-            _write_dump(self._dump, name, compiled)
+            _write_dump(self._dump, name, self.stages, compiled)
         return compiled
 
     def _described(self, name: str, training: bool) -> Program:
@@ -338,22 +345,7 @@ class Executable:
         elif name == "grads":
             wrt = ("x", *model.parameters)
         storage = {n: model.state.forms.get(n) for n in model.state.shapes}
-        return Program(graph, self.batch_size, wrt, updates, storage)
-
-
-def _runtime(runtime: str, dtype: str, tune: bool) -> str:
-    if runtime not in RUNTIMES:
-        raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
-    if dtype not in DTYPES:
-        raise CompileError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
-    if dtype == "float64" and runtime != "reference":
-        raise CompileError(
-            f'dtype: got "float64" with runtime {runtime!r}: it is for checking gradients, '
-            'use runtime="reference"'
-        )
-    if tune:
-        raise CompileError("tune: got True: the blas runtime has nothing to tune, use tune=False")
-    return "blas" if runtime == "auto" else runtime
+        return Program(graph, self.batch_size, wrt, updates, storage, self._runtime.target)
 
 
 def _folder(dump: object) -> Path:
@@ -367,8 +359,11 @@ def _folder(dump: object) -> Path:
     return folder
 
 
-def _write_dump(folder: Path, program: str, compiled: Compiled) -> None:
-    for i, (stage, graph) in enumerate(compiled.stages.items()):
-        (folder / f"{program}.{i:02}.{stage}.ir").write_text(f"{graph}\n")
-    text = f"{plan_text(compiled.plan)}\n\n{compiled.plan.report()}\n"
-    (folder / f"{program}.{len(compiled.stages):02}.plan.txt").write_text(text)
+def _write_dump(
+    folder: Path, program: str, stages: tuple[str, ...], compiled: Compiled
+) -> None:
+    for i, stage in enumerate(stages):
+        suffix = "ir" if stage in compiled.stages else SUFFIXES[stage]
+        report = f"\n\n{compiled.plan.report()}" if stage == "plan" else ""
+        path = folder / f"{program}.{i:02}.{stage}.{suffix}"
+        path.write_text(f"{compiled.text(stage)}{report}\n")

@@ -28,10 +28,10 @@ class Progress:
             columns = shutil.get_terminal_size().columns  # 80 for a terminal that does not say
             self._bar = tqdm(total=epochs * steps, bar_format=form, ncols=columns)
 
-    def step(self) -> None:
-        """One training step is done."""
+    def step(self, count: int) -> None:
+        """`count` training steps are done."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
 
     def epoch(self, number: int, history: History) -> None:
         """Epoch `number`, from 1, is done and validated."""

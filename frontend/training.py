@@ -104,6 +104,7 @@ def test(model: Sequential, X_test: object, y_test: object) -> tuple[float, floa
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
+CALL_SECONDS = 0.1  # of steps in one call: Ctrl-C and progress wait no longer than that
 TEST_ROWS = 128  # rows at a time: enough to fill the BLAS, few enough to stay in cache
 
 
@@ -142,14 +143,20 @@ def _train_epoch(
 ) -> tuple[float, float] | None:
     """(mean loss, accuracy) of an epoch; None if Ctrl-C ended it early, at a step boundary."""
     loss = right = 0.0
-    for start in range(0, len(order), executable.batch_size):
+    size, turn = executable.batch_size, 1  # batches in a call
+    start = 0
+    while start < len(order):
         if interrupt.requested:
             return None
-        batch = order[start : start + executable.batch_size]
-        mean, correct = executable.step(*train, batch)
-        loss += mean * len(batch)
+        rows = order[start : start + turn * size]
+        begin = time.perf_counter()
+        summed, correct = executable.steps(*train, rows)
+        seconds = time.perf_counter() - begin
+        loss += summed
         right += correct
-        progress.step()
+        start += len(rows)
+        progress.step(-(-len(rows) // size))
+        turn = max(1, min(4 * turn, int(turn * CALL_SECONDS / max(seconds, 1e-9))))
     return loss / len(order), right / len(order)
 
 

@@ -6,8 +6,9 @@ arguments in place. Running it is a loop over that list: no shapes, no allocatio
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,8 @@ from ..passes.plan import Loop, Plan, Step, Value
 from .binding import Binding, Call
 from .kernels import KERNELS
 from .library import ThreadLimit
-from .products import flops
+from .profile import Profile, profile_of
+from .work import PRODUCTS, flops
 
 # FLOP. With products of 13 million the example CNN's step takes about as long on one thread as on
 # two: `python -m gemmc.bench step`.
@@ -72,6 +74,25 @@ class BlasProgram:
             for call in bound.flat:
                 call()
         return bound.outputs
+
+    def profile(self, rows: int, feed: Callable[[], None], repeat: int) -> Profile:
+        """The median time of each step over `repeat` runs; `feed` sets the inputs before each."""
+        bound = self.bind(rows)
+        times = np.zeros((repeat + 1, len(bound.calls)))
+        for run in range(repeat + 1):  # the first one warms up
+            feed()
+            with self.limit, np.errstate(all="ignore"):
+                for i, (_, calls) in enumerate(bound.calls):
+                    begin = time.perf_counter()
+                    for call in calls:
+                        call()
+                    times[run, i] = time.perf_counter() - begin
+        spent: dict[Step, float] = {}
+        for (step, _), seconds in zip(bound.calls, np.median(times[1:], axis=0), strict=True):
+            if step is not None:
+                spent[step] = spent.get(step, 0.0) + float(seconds)
+        in_blas = (*PRODUCTS, "sum")
+        return profile_of(spent, rows, lambda node: "blas" if node.op in in_blas else "numpy")
 
     def _bind(self, rows: int) -> Bound:
         assert 1 <= rows <= self.plan.rows

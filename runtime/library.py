@@ -102,9 +102,9 @@ def scipy_provider() -> Provider:
 def _default(platform: str) -> Provider:
     found = scipy_provider()
     if platform == "darwin" and found.name == "OpenBLAS":
-        library, sgemm = _opened(ACCELERATE, "Accelerate")
-        found = _asked(library, sgemm, ACCELERATE)
-    return _tried(found, found.name)
+        return _asked(*_opened(ACCELERATE, "Accelerate"), ACCELERATE, "Accelerate")
+    _try(found.sgemm, found.name)
+    return found
 
 
 @cache
@@ -113,12 +113,14 @@ def _named(path: Path) -> Provider:
     library, sgemm = _opened(path, where)
     # -I and -S: nothing of the user's, and no packages; it takes 0.02 s.
     command = [sys.executable, "-I", "-S", trial.__file__, str(path), sgemm]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, stdout=pipe, stderr=merged, text=True, check=False)
     said = [line.strip() for line in done.stdout.splitlines()]  # the library may say things too
     if RIGHT not in said:
-        wrong = "; ".join(filter(None, said)) or f"ends the process, with code {done.returncode}"
-        raise _refused(where, f"its {sgemm} {wrong}")
-    return _tried(_asked(library, sgemm, path), where)
+        end = f"ends the process, with code {done.returncode}"
+        wrong = [end, *said] if done.returncode or not said else said
+        raise _refused(where, f"its {sgemm} {'; '.join(filter(None, wrong))}")
+    return _asked(library, sgemm, path, where)
 
 
 def _opened(path: Path, where: str) -> tuple[ctypes.CDLL, str]:
@@ -137,16 +139,17 @@ def _opened(path: Path, where: str) -> tuple[ctypes.CDLL, str]:
     return library, name
 
 
-def _asked(library: ctypes.CDLL, sgemm: str, path: Path) -> Provider:
-    known = identity(library, Identity(path.name, ""))
-    return Provider(*known, address(library, sgemm), path)
+def _asked(library: ctypes.CDLL, name: str, path: Path, where: str) -> Provider:
+    """What the library says, after it has been tried: BLIS says it only after its first product."""
+    sgemm = address(library, name)
+    _try(sgemm, where)
+    return Provider(*identity(library, Identity(path.name, "")), sgemm, path)
 
 
-def _tried(found: Provider, where: str) -> Provider:
-    outcome = trial.trial(found.sgemm)
+def _try(sgemm: int, where: str) -> None:
+    outcome = trial.trial(sgemm)
     if outcome != RIGHT:
         raise _refused(where, f"its sgemm {outcome}")
-    return found
 
 
 def _refused(where: str, seen: str) -> CompileError:

@@ -17,8 +17,6 @@ from scipy.linalg import blas
 from ..ir import Node
 from .binding import Binding, Call
 
-PRODUCTS = ("matmul", "shift_matmul", "shift_matmul_weight_grad")
-
 GEMM = {"f4": blas.sgemm, "f8": blas.dgemm}
 GEMV = {"f4": blas.sgemv, "f8": blas.dgemv}
 GER = {"f4": blas.sger, "f8": blas.dger}
@@ -151,21 +149,3 @@ def _sums_matrix(rank: int, axes: tuple[int, ...]) -> bool:
     """Whether x is a matrix of which the rows or the columns are summed."""
     n = len(axes)
     return axes in (tuple(range(n)), tuple(range(rank - n, rank)))
-
-
-def flops(node: Node, rows: int) -> float:
-    """Floating-point operations of a product for `rows` rows, two per multiply-add; else 0."""
-    if node.op not in PRODUCTS:
-        return 0.0
-    a, b = (x.tensor for x in node.inputs)
-    if node.op == "shift_matmul":
-        return 2.0 * node.tensor.size(rows) * math.prod(b.concrete(rows)[:3])
-    if node.op == "shift_matmul_weight_grad":
-        positions = b.size(rows) // b.concrete(rows)[-1]
-        return 2.0 * positions * node.tensor.size(rows)
-    inner = (
-        a.concrete(rows)[-1]
-        if not node.attrs["transpose_a"]
-        else a.size(rows) // a.concrete(rows)[-1]
-    )
-    return 2.0 * node.tensor.size(rows) * inner

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from ..ir import Node
 from ..passes.plan import Step
-from .blas import BlasProgram
-from .products import PRODUCTS, flops
+from .work import flops
 
 
 @dataclass(frozen=True)
 class Row:
-    """One step: its time, work and traffic. `form` says how it runs: a BLAS routine or NumPy."""
+    """One step: its time, work and traffic. `form` says how it runs: "blas", "numpy" or "loops"."""
 
     layer: str
     op: str
@@ -55,34 +52,16 @@ class Profile:
         return "\n".join([*lines, f"{'total':<54} {self.ms:>8.3f}"])
 
 
-def profile_program(
-    program: BlasProgram, rows: int, feed: Callable[[], None], repeat: int
-) -> Profile:
-    """The median time of each step over `repeat` runs; `feed` sets the inputs before each."""
-    bound = program.bind(rows)
-    times = np.zeros((repeat + 1, len(bound.calls)))
-    for run in range(repeat + 1):  # the first one warms up
-        feed()
-        with program.limit, np.errstate(all="ignore"):
-            for i, (_, calls) in enumerate(bound.calls):
-                begin = time.perf_counter()
-                for call in calls:
-                    call()
-                times[run, i] = time.perf_counter() - begin
-    medians = np.median(times[1:], axis=0)
-    spent: dict[Step, float] = {}
-    for (step, _), seconds in zip(bound.calls, medians, strict=True):
-        if step is not None:
-            spent[step] = spent.get(step, 0.0) + float(seconds)
+def profile_of(spent: Mapping[Step, float], rows: int, form: Callable[[Node], str]) -> Profile:
+    """The profile of steps that took so many seconds for `rows` rows; `form` says how each runs."""
     total = sum(spent.values())
-    return Profile(tuple(_row(step, rows, s, total) for step, s in spent.items()))
+    return Profile(tuple(_row(step, rows, s, total, form(step.node)) for step, s in spent.items()))
 
 
-def _row(step: Step, rows: int, seconds: float, total: float) -> Row:
+def _row(step: Step, rows: int, seconds: float, total: float, form: str) -> Row:
     values = (*step.operands, *step.results)
     nbytes = sum(v.type.nbytes(rows) for v in values)
     work = flops(step.node, rows)
-    form = "blas" if step.node.op in (*PRODUCTS, "sum") else "numpy"
     loc = step.node.loc or "(shared)"
     rates = (work / seconds / 1e9, nbytes / seconds / 1e9) if seconds else (0.0, 0.0)
     return Row(loc, step.node.op, form, seconds * 1e3, *rates, seconds / total)

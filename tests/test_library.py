@@ -109,7 +109,7 @@ def test_limits_of_many_threads_are_all_undone_in_the_end() -> None:
 @needs_threads
 def test_threads_change_nothing_but_time() -> None:
     X, y = gemmc.datasets.spiral(points=10)
-    one, other = (gemmc.compile(spiral_model(), (2,), threads=t) for t in (2, None))
+    one, other = (gemmc.compile(spiral_model(), (2,), runtime="blas", threads=t) for t in (2, None))
     assert one.train_step(X[:32], y[:32]) == pytest.approx(other.train_step(X[:32], y[:32]))
 
 
@@ -119,15 +119,17 @@ def test_a_library_that_cannot_be_told_refuses_a_number_of_threads(
     untold = replace(scipy_provider(), threads=None)
     monkeypatch.setattr(library, "scipy_provider", lambda: untold)
     with pytest.raises(gemmc.CompileError, match=r"threads: got 2, but .* threads=None"):
-        gemmc.compile(spiral_model(), (2,), threads=2)
-    gemmc.compile(spiral_model(), (2,))(np.zeros((1, 2), np.float32))
+        gemmc.compile(spiral_model(), (2,), runtime="blas", threads=2)
+    gemmc.compile(spiral_model(), (2,), runtime="blas")(np.zeros((1, 2), np.float32))
 
 
 @needs_threads
 def test_programs_of_small_products_use_one_thread_and_others_the_librarys_choice() -> None:
-    small = gemmc.compile(spiral_model(), (2,))
+    small = gemmc.compile(spiral_model(), (2,), runtime="blas")
     wide = gemmc.Sequential([gemmc.Linear(1024, 1024)])
-    large = gemmc.compile(wide, (1024,), batch_size=64)  # 2 * 64 * 1024 * 1024 = 134 MFLOP
+    large = gemmc.compile(
+        wide, (1024,), batch_size=64, runtime="blas"
+    )  # 2 * 64 * 1024 * 1024 = 134 MFLOP
     assert suited_threads(small.plan) == 1
     assert suited_threads(large.plan) is None
 
@@ -135,7 +137,8 @@ def test_programs_of_small_products_use_one_thread_and_others_the_librarys_choic
 @needs_threads
 def test_a_run_leaves_the_callers_threads_as_they_were() -> None:
     before = THREADS.count()
-    gemmc.compile(spiral_model(), (2,), threads=2)(np.zeros((1, 2), np.float32))
+    small = gemmc.compile(spiral_model(), (2,), runtime="blas", threads=2)
+    small(np.zeros((1, 2), np.float32))
     assert THREADS.count() == before
 
 

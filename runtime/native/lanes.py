@@ -6,6 +6,7 @@ at a `Spot`: so many lanes along the last axis, from one element on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +166,77 @@ class Body:
             return self.k.constant(attrs["value"], DTYPE_SCALARS[node.dtype], lanes)
         return OPS[node.op].evaluate(LANES, *(env[x] for x in node.inputs), **attrs)
 
-    def hash32(x: Value, low: Value, high: Value) -> Value:
+    def _broadcast(self, node: Node, env: Mapping[Node, Value], spot: Spot) -> Value:
+        (x,) = node.inputs
+        if x in env:
+            return env[x]  # the same for every element
+        axes, size = node.attrs["axes"], 1
+        offset: Value | int = 0
+        for group, index in reversed(list(zip(self.cut, spot.at, strict=True))):
+            if group[0] in axes:
+                offset = index * size + offset
+                for axis in group if group[0] else ():
+                    size *= node.shape[axis]
+        along = bool(axes) and axes[-1] == len(node.shape) - 1
+        return _element(self.arrays[x], x, offset, spot.lanes if along else 0)
+
+    def _mask(self, node: Node, spot: Spot) -> Value:
+        k, lanes, attrs = self.k, spot.lanes, node.attrs
+        first, step = self._logical_index(node, spot)
+        x = k.convert("trunc", k.integer(first), "i32")
+        if lanes:
+            x = k.splat(x, lanes) + k.lane_numbers(lanes, "i32", step)
+        threshold, scalar = drop_threshold(attrs["p"]), DTYPE_SCALARS[attrs["dtype"]]
+        if threshold >> 32:
+            return k.constant(0.0, scalar, lanes)
+        keep = k.compare("uge", hash32(x, *self.streams[node]), threshold)
+        return k.select(keep, k.constant(keep_scale(attrs["p"]), scalar, lanes), 0.0)
+
+    def _logical_index(self, mask: Node, spot: Spot) -> tuple[Value | int, int]:
+        """The number of a spot's first element in the tensor the user wrote, and of the next."""
+        skipped = spot.row * math.prod(mask.shape[1:])
+        if in_order(mask):
+            return spot.flat + skipped, 1
+        perm = mask.attrs["perm"]
+        sizes = [mask.shape[i] for i in inverse(perm)]
+        strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+        first = skipped
+        for axis, index in enumerate(spot.at):
+            first = index * strides[perm[axis]] + first
+        return first, strides[perm[-1]]
+
+
+def stream(seed: Value, step: Value, key: int) -> tuple[Value, Value]:
+    """ir.ops.random.stream on values: the two words that make the draws of a mask their own."""
+    k = seed.k
+    word = k.constant(0, "i64")
+    for part in (seed, step, k.constant(key, "i64")):
+        word = k.binary("add", k.binary("xor", word, part), 0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            word = k.binary("mul", word ^ (word >> shift), k.constant(factor, "i64"))
+        word = word ^ (word >> 31)
+    return k.convert("trunc", word, "i32"), k.convert("trunc", word >> 32, "i32")
+
+
+def _element(array: Array, node: Node, offset: Value | int, lanes: int) -> Value:
+    """What is at an offset; booleans become i1."""
+    x = array.load(offset, lanes)
+    return as_boolean(x) if node.dtype == "bool" else x
+
+
+def as_boolean(x: Value) -> Value:
+    """Bytes 0 or 1 as i1."""
+    return x.k.convert("trunc", x, "i1")
+
+
+def put(array: Array, value: Value, offset: Value | int, lanes: int) -> None:
+    """Stores a value; i1 as bytes, a scalar in every lane."""
+    if value.scalar == "i1":
+        value = value.k.convert("zext", value, "i8")
+    array.store(value.k.splat(value, lanes) if lanes and not value.lanes else value, offset)
+
+
+def hash32(x: Value, low: Value, high: Value) -> Value:
     """ir.ops.random.hash32 on lanes."""
     k = x.k
     x = x ^ k.like(low, x)

@@ -8,12 +8,13 @@ between steps. Shapes, strides and places in the arena are constants; rows come 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...passes.memory import ALIGN, Buffer, aligned
+from ...passes.memory import Buffer, aligned
 from ...passes.plan import Loop, Plan, Step, Value as Place
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .jit import host
@@ -23,6 +24,7 @@ from .site import Int, Site, Work
 # The context that every call gets: i64 words.
 WORDS = ("arena", "state", "rows", "meet", "x", "y", "order", "count", "batch", "sums", "bytes")
 PARAMETERS = (("arena", "ptr"), ("state", "ptr"), ("own", "ptr"), ("rows", "i64"), ("worker", "i64"))
+CLOCKS = 1  # moments that are kept besides the seconds of steps: the last one
 SPINS = 2000  # turns of waiting at a barrier before the core is offered to others
 
 
@@ -33,15 +35,28 @@ class Module:
     plan: Plan
     offsets: Mapping[str, int]  # of the model's arrays, bytes from the first one
     workers: int
+    timed: bool = False  # whether each worker notes how long its steps take, in its own arena
     functions: list[Function] = field(default_factory=list)
     calls: list[tuple[str, bool]] = field(default_factory=list)  # (function, one worker only)
-    steps: list[tuple[str, Step | None]] = field(default_factory=list)
+    clocks: list[Step | None] = field(default_factory=list)  # whose time each call takes
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of each worker's own arena; behind the plan's are the seconds of timed steps."""
+        clock = 8 * (len(list(self.plan.steps())) + CLOCKS) if self.timed else 0
+        return aligned(self.plan.private_bytes) + aligned(clock)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the shared arena and every worker's own."""
+        return aligned(self.plan.arena_bytes) + self.workers * self.own_bytes
 
     def text(self) -> str:
         """The module as LLVM text."""
         declared = sorted(set().union(*(f.declared for f in self.functions)))
         parts = [*declared, *(f.llvm for f in self.functions), BARRIER % (self.workers, SPINS)]
-        parts += [flush_mode(), "attributes #0 = { nounwind }"]
+        parts += [flush_mode(), NOW % time.CLOCK_MONOTONIC if self.timed else ""]
+        parts.append("attributes #0 = { nounwind }")
         return "\n\n".join(parts)
 
     def listing(self) -> str:
@@ -49,9 +64,9 @@ class Module:
         return "\n\n".join(f.listing for f in self.functions)
 
 
-def build(plan: Plan, offsets: Mapping[str, int], workers: int) -> Module:
-    """The functions of a plan for so many workers."""
-    m = Module(plan, offsets, workers)
+def build(plan: Plan, offsets: Mapping[str, int], workers: int, timed: bool = False) -> Module:
+    """The functions of a plan for so many workers; `timed` ones measure themselves."""
+    m = Module(plan, offsets, workers, timed)
     for part in plan.parts:
         if isinstance(part, Loop):
             _add_loop(m, part)
@@ -70,7 +85,7 @@ def _add_step(m: Module, step: Step) -> None:
     serial = _share(k, KERNELS[step.node.op].emit(site), m.workers)
     m.functions.append(k)
     m.calls.append((k.name, serial))
-    m.steps.append((k.name, step))
+    m.clocks.append(step)
 
 
 Find = Callable[[Module, Function, Place, Int], Array]
@@ -138,8 +153,9 @@ def _add_loop(m: Module, loop: Loop) -> None:
         with k.range(begin, end, loop.tile) as row:
             count = k.minimum(end - row, loop.tile)
             shared = [k.parameters[n] for n in ("arena", "state", "own")]
-            for name in names:
+            for name, step in zip(names, loop.steps, strict=True):
                 k.call(f"@{name}", *shared, k.integer(row), k.integer(count), rows, k.integer(shard))
+                _clock(m, k, shared[2], step)
 
     def run_shards(begin: Int, end: Int) -> None:
         with k.range(begin, end) as shard:
@@ -157,9 +173,21 @@ def _add_loop(m: Module, loop: Loop) -> None:
         _share(k, Work(rows, lambda a, b: tiles(a, b, 0), loop.tile), m.workers)
     m.functions.append(k)
     m.calls.append((k.name, m.workers == 1))
-    m.steps.append((k.name, first))
+    m.clocks.append(None)
     if loop.partials:
         _add_totals(m, loop)
+
+
+def _clock(m: Module, k: Function, own: Value, step: Step | None) -> None:
+    """In a timed module: adds the time since the last clock to a step's seconds."""
+    if not m.timed:
+        return
+    words = Array(k, own, "double", aligned(m.plan.private_bytes) // 8)
+    now = k.raw("call double @now()", "double")
+    assert now is not None
+    if step is not None:
+        words.store(words.load(step.time) + (now - words.load(0)), step.time)
+    words.store(now)
 
 
 def _add_tile_step(m: Module, loop: Loop, step: Step) -> str:
@@ -219,7 +247,7 @@ def _add_totals(m: Module, loop: Loop) -> None:
         _share(k, Work(size, run, 1024), m.workers)
     m.functions.append(k)
     m.calls.append((k.name, m.workers == 1))
-    m.steps.append((k.name, None))
+    m.clocks.append(None)
 
 
 def _add_moves(m: Module) -> None:
@@ -249,7 +277,7 @@ def _add_moves(m: Module) -> None:
             strided(k, source, target, [size], [1], [1])
     m.functions.append(k)
     m.calls.append((k.name, True))
-    m.steps.append((k.name, None))
+    m.clocks.append(None)
 
 
 def _context(k: Function) -> dict[str, Value]:
@@ -266,18 +294,19 @@ def _context(k: Function) -> dict[str, Value]:
 def _own(m: Module, k: Function, context: Mapping[str, Value]) -> Value:
     """This worker's private arena, behind the shared one."""
     base = Array(k, context["arena"], "i8")
-    step = aligned(m.plan.private_bytes)
-    return base.pointer(k.parameters["worker"] * step + aligned(m.plan.arena_bytes))
+    return base.pointer(k.parameters["worker"] * m.own_bytes + aligned(m.plan.arena_bytes))
 
 
 def _run_batch(m: Module, k: Function, context: Mapping[str, Value], own: Value, rows: Value) -> None:
     """Every step in order; workers meet after each that others have to wait for."""
+    _clock(m, k, own, None)
     for i, (name, serial) in enumerate(m.calls):
         shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
         k.call(f"@{name}", *shared)
         last = i == len(m.calls) - 1
-        if last or not (serial and m.calls[i + 1][1]):
+        if last or m.timed or not (serial and m.calls[i + 1][1]):
             _meet(m, k, context)
+        _clock(m, k, own, m.clocks[i])
 
 
 def _meet(m: Module, k: Function, context: Mapping[str, Value]) -> None:
@@ -413,6 +442,22 @@ done:
 }"""
 
 
+NOW = """
+declare i32 @clock_gettime(i32, ptr)
+define double @now() #0 {
+  %%slot = alloca [2 x i64]
+  %%failed = call i32 @clock_gettime(i32 %d, ptr %%slot)
+  %%seconds = load i64, ptr %%slot
+  %%second = getelementptr i64, ptr %%slot, i64 1
+  %%nanos = load i64, ptr %%second
+  %%whole = sitofp i64 %%seconds to double
+  %%part = sitofp i64 %%nanos to double
+  %%scaled = fmul double %%part, 1.0e-9
+  %%now = fadd double %%whole, %%scaled
+  ret double %%now
+}"""
+
+
 def flush_mode() -> str:
     """flush(ptr) keeps the CPU's mode and sets flush-to-zero; restore(ptr) puts it back."""
     if host().triple.startswith("x86_64"):
@@ -462,11 +507,6 @@ define void @flush(ptr %mode) #0 {
 define void @restore(ptr %mode) #0 {
   ret void
 }"""
-
-
-def arena_bytes(plan: Plan, workers: int) -> int:
-    """Bytes of the shared arena and every worker's own."""
-    return aligned(plan.arena_bytes) + workers * aligned(plan.private_bytes) + ALIGN
 
 
 def as_arrays(plan: Plan, arena: np.ndarray) -> Callable[[Place, int], np.ndarray]:

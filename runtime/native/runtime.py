@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from ...ir import Node
+from ...passes.memory import aligned
 from ...passes.plan import Plan
 from ..blas import aligned_arena
 from ..library import ThreadLimit, provider
+from ..profile import Profile, profile_of
 from .jit import Machine
-from .program import WORDS, Module, arena_bytes, as_arrays, build
+from .program import WORDS, Module, as_arrays, build
+from .target import suited_workers
 from .workers import Workers
 
 
@@ -28,22 +33,28 @@ class NativeProgram:
     """A plan, compiled; runnable on batches of 1 to `plan.rows` rows.
 
     `outer` has the model's arrays by name, in the form in which they are stored: they are updated
-    in place. `workers` threads share the work of each step.
+    in place. `threads` workers share the work of each step; see `suited_workers`.
     """
 
-    def __init__(self, plan: Plan, outer: Mapping[str, np.ndarray], workers: int) -> None:
+    def __init__(
+        self, plan: Plan, outer: Mapping[str, np.ndarray], threads: int | None = None
+    ) -> None:
         self.plan, self.outer = plan, outer
-        self.base = min((a.ctypes.data for a in outer.values()), default=0)
-        offsets = {name: a.ctypes.data - self.base for name, a in outer.items()}
-        self.module: Module = build(plan, offsets, workers)
-        self.uses_blas = "@gemmc_sgemm" in self.module.text()
+        self._build(threads or suited_workers(plan), timed=False)
+
+    def _build(self, workers: int, timed: bool) -> None:
+        self.base = min((a.ctypes.data for a in self.outer.values()), default=0)
+        offsets = {name: a.ctypes.data - self.base for name, a in self.outer.items()}
+        self.module: Module = build(self.plan, offsets, workers, timed)
+        text = self.module.text()
+        self.uses_blas = "@gemmc_sgemm" in text
         symbols = [("gemmc_sgemm", provider().sgemm)] if self.uses_blas else []
-        self.machine = Machine(self.module.text(), symbols)
+        self.machine = Machine(text, symbols)
         self.workers = Workers(workers)
-        self.arena = aligned_arena(arena_bytes(plan, workers))
+        self.arena = aligned_arena(self.module.arena_bytes)
         self._meet = aligned_arena(128)
         self._meet.fill(0)
-        self._array = as_arrays(plan, self.arena)
+        self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
         self._context = np.zeros(len(WORDS), np.int64)
         self._put(arena=self.arena.ctypes.data, state=self.base, meet=self._meet.ctypes.data)
@@ -79,6 +90,44 @@ class NativeProgram:
         self._call(self._epoch_address)
         return float(sums[0]), float(sums[1])
 
+    def takes(self, x: np.ndarray, y: np.ndarray) -> bool:
+        """Whether `epoch` can read rows of these arrays without a conversion."""
+        wanted = self.plan.inputs["y"].type.numpy
+        return x.dtype in (np.float32, np.uint8) and y.dtype == wanted
+
+    def profile(self, rows: int, feed: Callable[[], None], repeat: int) -> Profile:
+        """The median time of each step over `repeat` runs; `feed` sets the inputs before each.
+
+        Measured by a twin of this program that reads the clock after every step: in a region, which
+        runs them tile by tile, of each worker, and the mean of those.
+        """
+        twin = copy.copy(self)
+        twin._slots = {}
+        twin._build(self.workers.count, timed=True)
+        inputs, own = self.bind(rows).inputs, twin.module.own_bytes
+        seconds = twin.arena[aligned(self.plan.arena_bytes) :][: self.workers.count * own]
+        seconds = seconds.reshape(self.workers.count, own)[:, aligned(self.plan.private_bytes) :]
+        words, runs = seconds.view(np.float64), []
+        for _ in range(repeat + 1):  # the first one warms up
+            feed()
+            for name, slot in twin.bind(rows).inputs.items():
+                np.copyto(slot, inputs[name])
+            words[:] = 0.0
+            twin.run(rows)
+            runs.append(words.mean(axis=0))
+        medians = np.median(runs[1:], axis=0)
+        spent = {step: float(medians[step.time]) for step in self.plan.steps()}
+        return profile_of(spent, rows, form)
+
+    def text(self, stage: str) -> str:
+        """The program as "loops", "llvm" or "assembly"."""
+        match stage:
+            case "loops":
+                return self.module.listing()
+            case "llvm":
+                return self.machine.llvm
+        return self.machine.assembly
+
     @cached_property
     def _run_address(self) -> int:
         return self.machine.address("run")
@@ -97,3 +146,12 @@ class NativeProgram:
     def _put(self, **words: int) -> None:
         for name, word in words.items():
             self._context[WORDS.index(name)] = word
+
+
+def form(node: Node) -> str:
+    """How a step runs: the form chosen for its product, else "loops"."""
+    if "body" in node.attrs:
+        return next((form(n) for n in node.attrs["body"].nodes if n.attrs.get("form")), "loops")
+    if node.op in ("shift_matmul", "shift_matmul_weight_grad"):
+        return "blas"
+    return node.attrs.get("form") or "loops"

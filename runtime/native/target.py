@@ -1,0 +1,39 @@
+"""What programs for the native runtime are compiled for."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from ...passes.plan import Plan
+from ...passes.target import Target
+from ..work import flops
+
+SHARDS = 4  # sums over rows have the same bits at 1, 2, 3 and 4 threads
+
+
+@cache
+def native_target() -> Target:
+    """This machine as the cost model sees it."""
+    return Target(generated=True, shards=max(SHARDS, cores()), cache_bytes=1 << 18)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+FLOPS, BYTES = 150e9, 30e9  # what a core does in a second, FLOP and bytes moved
+MEETING = 1e-6  # seconds that workers lose at each step: a barrier, and work that does not divide
+
+
+def suited_workers(plan: Plan) -> int:
+    """All cores for a program that they make faster, 1 for one that is over before they meet."""
+    seconds, steps = 0.0, 0
+    for step in plan.steps():
+        moved = sum(v.type.nbytes(plan.rows) for v in (*step.operands, *step.results))
+        seconds += flops(step.node, plan.rows) / FLOPS + moved / BYTES
+        steps += 1
+    return cores() if seconds / cores() + steps * MEETING < seconds else 1

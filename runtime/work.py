@@ -1,0 +1,41 @@
+"""How much arithmetic a step is: what profiles and cost models count."""
+
+from __future__ import annotations
+
+import math
+
+from ..ir import Node
+
+PRODUCTS = (
+    *("matmul", "shift_matmul", "shift_matmul_weight_grad"),
+    *("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),
+)
+
+
+def flops(node: Node, rows: int) -> float:
+    """Floating-point operations of a product for `rows` rows, two per multiply-add; else 0.
+
+    Of a fused node or a region, those of the products in it.
+    """
+    if "body" in node.attrs:
+        return sum(flops(n, rows) for n in node.attrs["body"].nodes)
+    if node.op not in PRODUCTS:
+        return 0.0
+    a, b = (x.tensor for x in node.inputs)
+    if node.op in ("shift_matmul", "conv2d"):
+        return 2.0 * node.tensor.size(rows) * _taps(b.concrete(rows), node)
+    if node.op == "conv2d_input_grad":
+        return 2.0 * a.size(rows) * _taps(b.concrete(rows), node)
+    if node.op in ("shift_matmul_weight_grad", "conv2d_weight_grad"):
+        channels = b.concrete(rows)[1 if node.attrs.get("layout") == "NCHW" else 3]
+        return 2.0 * b.size(rows) // channels * node.tensor.size(rows)
+    deep = a.size(rows) // a.concrete(rows)[-1]
+    inner = deep if node.attrs["transpose_a"] else a.concrete(rows)[-1]
+    return 2.0 * node.tensor.size(rows) * inner
+
+
+def _taps(weights: tuple[int, ...], node: Node) -> int:
+    """Multiply-adds for each element of the image on the side of the output channels."""
+    if node.attrs.get("layout") == "NCHW":
+        return math.prod(weights[1:])
+    return math.prod(weights[:3])
