@@ -159,8 +159,7 @@ class Executable:
         """
         compiled = self._program("step")
         if self.runtime == "native" and compiled.runner.takes(x.array, y.array):
-            self._put_scalars(compiled.runner.bind(self.batch_size).inputs)
-            sums = compiled.runner.epoch(x.array, y.array, order)
+            sums = compiled.runner.epoch(x.array, y.array, order, *self._scalars())
             self.model.state.step += -(-len(order) // self.batch_size)
             return sums
         loss = right = 0.0
@@ -299,10 +298,14 @@ class Executable:
         if changed := self.changed():
             raise CompileError(f"{changed}: compile again")
 
-    def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
+    def _scalars(self) -> tuple[float, int, int]:
+        """What SCALARS are in the next step."""
         model = self.model
         lr = model.optimizer.lr if model.optimizer else 0.0
-        for name, value in zip(SCALARS, (lr, model.state.step + 1, model.seed), strict=True):
+        return lr, model.state.step + 1, model.seed
+
+    def _put_scalars(self, slots: Mapping[str, np.ndarray]) -> None:
+        for name, value in zip(SCALARS, self._scalars(), strict=True):
             if name in slots:
                 slots[name][...] = value
 

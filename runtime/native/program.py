@@ -21,8 +21,10 @@ from .jit import host
 from .kernels import KERNELS
 from .site import Int, Site, Work
 
-# The context that every call gets: i64 words.
-WORDS = ("arena", "state", "rows", "meet", "x", "y", "order", "count", "batch", "sums", "bytes")
+# The context that every call gets: words of 64 bits, of which these are addresses and the others not
+ADDRESSES = ("arena", "state", "meet", "x", "y", "order", "sums")
+SCALARS = {"lr": "double", "step": "i64", "seed": "i64"}  # inputs that are not a row's
+WORDS = (*ADDRESSES, "rows", "count", "bytes", *SCALARS)
 PARAMETERS = (("arena", "ptr"), ("state", "ptr"), ("own", "ptr"), ("rows", "i64"), ("worker", "i64"))
 CLOCKS = 1  # moments that are kept besides the seconds of steps: the last one
 SPINS = 2000  # turns of waiting at a barrier before the core is offered to others
@@ -286,8 +288,10 @@ def _context(k: Function) -> dict[str, Value]:
     found = {}
     for i, name in enumerate(WORDS):
         word = words.load(i)
-        pointer = name not in ("rows", "count", "batch", "bytes")
-        found[name] = k.raw(f"inttoptr i64 {word.ref} to ptr", "ptr", name) if pointer else word
+        if name in ADDRESSES:
+            found[name] = k.convert("inttoptr", word, "ptr")
+        else:
+            found[name] = k.convert("bitcast", word, SCALARS.get(name, "i64"))
     return found
 
 
@@ -333,7 +337,7 @@ def _add_run(m: Module) -> None:
 def _add_epoch(m: Module) -> None:
     """epoch(context, worker): batch after batch of the rows in `order`.
 
-    Loss times rows and the number correct are added to `sums`; the step count goes on.
+    Loss times rows and the number correct are added to `sums`; the step goes on by 1 each.
     """
     if "loss" not in m.plan.outputs:
         return
@@ -343,6 +347,8 @@ def _add_epoch(m: Module) -> None:
     with k.range(0, context["count"], m.plan.rows) as start:
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
         _share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b)), m.workers)
+        with k.when(k.parameters["worker"].equals(0)):
+            _put_scalars(m, k, context, start)
         _meet(m, k, context)
         _run_batch(m, k, context, own, rows)
         with k.when(k.parameters["worker"].equals(0)):
@@ -362,9 +368,17 @@ def _tally(m: Module, k: Function, context: Mapping[str, Value], rows: Value) ->
             if name == "loss":
                 wide = wide * k.convert("sitofp", rows, "double")
             sums.store(sums.load(i) + wide, i)
-    if "step" in m.plan.inputs:
-        step = Array(k, context["arena"], "i64", m.plan.inputs["step"].buffer.offset // 8)
-        step.store(step.load() + k.constant(1, "i64"))
+
+
+def _put_scalars(m: Module, k: Function, context: Mapping[str, Value], start: Value) -> None:
+    """Learning rate, step and seed of the batch from `start` on; their places are used again."""
+    for name, scalar in SCALARS.items():
+        if name in m.plan.inputs:
+            value = context[name]
+            if name == "step":
+                value = value + start // m.plan.rows
+            slot = Array(k, context["arena"], scalar, m.plan.inputs[name].buffer.offset // 8)
+            slot.store(value)
 
 
 def _gather(

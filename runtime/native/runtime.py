@@ -76,19 +76,28 @@ class NativeProgram:
         self._call(self._run_address)
         return self.bind(rows).outputs
 
-    def epoch(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> tuple[float, float]:
+    def epoch(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        order: np.ndarray,
+        lr: float = 0.0,
+        step: int = 0,
+        seed: int = 0,
+    ) -> tuple[float, float]:
         """(sum of loss times rows, number correct) over batches of the rows `order` of x and y.
 
-        x is float32 or uint8, both are contiguous, and y is as the plan's input is. The scalars are
-        taken from the arena; the step count there goes on with every batch.
+        x is float32 or uint8, both are contiguous, and y is as the plan's input is. `step` is the
+        number of the first batch's step; it goes on by 1 with every batch.
         """
         sums = np.zeros(2)
         assert x.flags.c_contiguous and y.flags.c_contiguous and order.dtype == np.int64
         pointers = {"x": x, "y": y, "order": order, "sums": sums}
         self._put(**{k: a.ctypes.data for k, a in pointers.items()})
-        self._put(count=len(order), bytes=int(x.dtype == np.uint8))
+        self._put(count=len(order), bytes=int(x.dtype == np.uint8), step=step, seed=seed)
+        self._context.view(np.float64)[WORDS.index("lr")] = lr
         self._call(self._epoch_address)
-        return float(sums[0]), float(sums[1])
+        return float(sums[0]), float(sums[1]) if "correct" in self.plan.outputs else float("nan")
 
     def takes(self, x: np.ndarray, y: np.ndarray) -> bool:
         """Whether `epoch` can read rows of these arrays without a conversion."""
@@ -138,7 +147,7 @@ class NativeProgram:
 
     def _call(self, address: int) -> None:
         if self.uses_blas:
-            with ThreadLimit(1):
+            with ThreadLimit(1, provider()):
                 self.workers.run(address, self._context.ctypes.data)
         else:
             self.workers.run(address, self._context.ctypes.data)
