@@ -49,10 +49,9 @@ class Task:
         whole = len(x) // self.batch * self.batch
         return x[:whole], y[:whole]
 
-    def compiled(self) -> Executable:
-        """The model, compiled for its data."""
-        shape = self.data()[0].shape[1:]
-        return compile(self.model(), shape, self.batch, self.runtime, self.threads)
+    def compiled(self, x: np.ndarray) -> Executable:
+        """The model, compiled for inputs like x."""
+        return compile(self.model(), x.shape[1:], self.batch, self.runtime, self.threads)
 
 
 def cnn_data() -> Data:
@@ -99,13 +98,15 @@ def trainers(task: Task, names: tuple[str, ...] = ()) -> dict[str, Make]:
 
 def gemmc_epochs(task: Task) -> Work:
     """gemmc as training runs: an epoch is one call of `fit`."""
-    executable, (x, y) = task.compiled(), task.data()
+    x, y = task.data()
+    executable = task.compiled(x)
     return lambda: executable.fit(x, y, epochs=1).loss[0]
 
 
 def gemmc_steps(task: Task) -> Work:
     """gemmc called step by step, batches gathered by the caller."""
-    executable, (x, y) = task.compiled(), task.data()
+    x, y = task.data()
+    executable = task.compiled(x)
 
     def epoch(order: np.ndarray) -> float:
         total = 0.0

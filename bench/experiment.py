@@ -22,10 +22,10 @@ from ..frontend.executable import compile
 from ..frontend.experiments import EXPERIMENTS, fashion_model
 from ..frontend.training import epoch_order
 from .contenders import EAGER, layers_of
-from .machine import machine, peak_memory
+from .machine import NEEDS_TORCH, machine, peak_memory
 from .rounds import Work, add_settings, once
 
-NEEDS = {"torch": "PyTorch: pip install 'gemmc[torch]'"}
+NEEDS = NEEDS_TORCH
 BATCH = 32
 FASHION = EXPERIMENTS["fashion-mnist"]
 

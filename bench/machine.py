@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+NEEDS_TORCH = {"torch": "PyTorch: pip install 'gemmc[torch]'"}
 LIBRARIES = ("numpy", "scipy", "llvmlite", "torch", "jax", "onnxruntime")
 # The first line holds gemmc's BLAS back, the second PyTorch's libraries, the third both.
 HELD_BACK = (

@@ -23,7 +23,7 @@ Result = tuple[Sequence[float], Mapping[str, np.ndarray]]  # losses of the steps
 
 def check(sample: Sample, runtime: str, threads: int) -> list[str]:
     """Where gemmc and PyTorch part on one batch, dropout off; empty if they agree."""
-    return disagreements(_gemmc(sample, runtime, threads), _torch(sample, threads))
+    return disagreements(gemmc_result(sample, runtime, threads), torch_result(sample, threads))
 
 
 def disagreements(ours: Result, theirs: Result) -> list[str]:
@@ -47,7 +47,8 @@ def _distance(seen: np.ndarray, expected: np.ndarray) -> float:
     return float(apart / size) if size else float(apart)
 
 
-def _gemmc(sample: Sample, runtime: str, threads: int) -> Result:
+def gemmc_result(sample: Sample, runtime: str, threads: int) -> Result:
+    """What gemmc computes, from the weights that the sample starts with."""
     x, y = _batch(sample)
     executable = compile(
         sample.model(dropout=False), sample.input_shape, sample.batch, runtime, threads
@@ -56,7 +57,8 @@ def _gemmc(sample: Sample, runtime: str, threads: int) -> Result:
     return [executable.train_step(x, y) for _ in range(STEPS)], gradients
 
 
-def _torch(sample: Sample, threads: int) -> Result:
+def torch_result(sample: Sample, threads: int) -> Result:
+    """What PyTorch computes, from the weights that the sample starts with."""
     import torch  # an extra: only this needs it
 
     from .torch_training import LEARNING_RATE, network

@@ -14,11 +14,11 @@ import argparse
 import numpy as np
 
 from .contenders import TORCH, Task, check_alike, cnn_task, spiral_task, trainers
-from .machine import machine
+from .machine import NEEDS_TORCH, machine
 from .rounds import add_arguments as add_turns
 from .rounds import compare, rows
 
-NEEDS = {"torch": "PyTorch: pip install 'gemmc[torch]'"}
+NEEDS = NEEDS_TORCH
 TASKS = {"cnn": (cnn_task, "example CNN"), "spiral": (spiral_task, "spiral MLP")}
 BATCHES = {"cnn": (32, 128, 256), "spiral": (32,)}
 NAMES = ("gemmc train_step", *TORCH, "jax")
@@ -59,4 +59,4 @@ def _table(task: Task, chosen: argparse.Namespace) -> str:
 
 def _profile(task: Task) -> str:
     x, y = (array[: task.batch] for array in task.data())
-    return task.compiled().profile(x, y, repeat=50).by_layer()
+    return task.compiled(x).profile(x, y, repeat=50).by_layer()

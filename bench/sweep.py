@@ -1,16 +1,18 @@
 """60 networks, gemmc beside PyTorch (channels last, fused Adam): parity, then time, worst first.
 
-    python -m gemmc.bench sweep [--only 3,17] [--limit 10] [--json FILE]
+    python -m gemmc.bench sweep [--only 3,17] [--limit 10] [--json FILE] [--parity]
 
-The sample is fixed (`bench/sample.py`). For each network, losses and gradients are first compared
-with PyTorch's, dropout off; where they part, the sweep stops. Then both train epochs of a few
-batches in turns. `of torch` is the time of gemmc's step, divided by that of PyTorch's.
+The sample is fixed (`bench/sample.py`). First losses and gradients of every network are compared
+with PyTorch's, dropout off, and where they part the sweep stops. Then both train each network in
+turns, by epochs. `of torch` is the time of gemmc's step, divided by that of PyTorch's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +20,15 @@ from typing import NamedTuple
 import numpy as np
 
 from .contenders import Task, gemmc_epochs, torch_epochs
-from .machine import machine
+from .machine import NEEDS_TORCH, machine
 from .parity import check
 from .rounds import Contender, measure, median_interval, processes
 from .rounds import add_arguments as add_turns
 from .sample import Sample, sample_models
 
-NEEDS = {"torch": "PyTorch: pip install 'gemmc[torch]'"}
+NEEDS = NEEDS_TORCH
 SMALL = 50e6  # FLOP a step: below it PyTorch's time is mostly overhead
-PARITY, TORCH = "parity", "torch-tuned"
+OURS, TORCH = "gemmc", "torch-tuned"
 HEAD = "of torch (95% interval)    gemmc ms  torch ms    MFLOP  batch   no  network"
 
 
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_turns(parser, rounds=9, seconds=0.1)
     parser.add_argument("--only", type=_numbers, help="the networks of these numbers: 3,17")
     parser.add_argument("--limit", type=int, help="the first so many networks")
+    parser.add_argument("--parity", action="store_true", help="compare with PyTorch, time nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file")
 
 
@@ -58,11 +61,15 @@ def run(chosen: argparse.Namespace) -> None:
     samples = sample_models()
     if chosen.only is not None:
         samples = tuple(s for s in samples if s.number in chosen.only)
+    samples = samples[: chosen.limit]
+    _check(samples, chosen.runtime, chosen.threads)
+    print(f"\n{len(samples)} networks: losses and gradients are PyTorch's", flush=True)
+    if chosen.parity:
+        return
+    print(f"training step, {chosen.threads} threads\n\n{HEAD}", flush=True)
     rows = []
-    print(f"\n{len(samples[: chosen.limit])} networks, training step, {chosen.threads} threads")
-    print(f"\n{HEAD}")
-    with processes((PARITY, "gemmc", TORCH)) as opened:
-        for sample in samples[: chosen.limit]:
+    with processes((OURS, TORCH)) as opened:
+        for sample in samples:
             rows.append(_row(sample, opened, chosen))
             print(_text(rows[-1]), flush=True)
     rows.sort(key=lambda row: row.ratio, reverse=True)
@@ -72,19 +79,24 @@ def run(chosen: argparse.Namespace) -> None:
         chosen.json.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
 
 
-def _row(sample: Sample, opened: dict[str, Contender], chosen: argparse.Namespace) -> Row:
-    """Compares and times one network."""
-    opened[PARITY].prepare(partial(partial, check, sample, chosen.runtime, chosen.threads))
-    if wrong := opened[PARITY].run()[1]:
-        lines = "\n  ".join(wrong)
-        raise SystemExit(f"network {sample.number}, {sample}: gemmc is wrong:\n  {lines}")
+def _check(samples: Sequence[Sample], runtime: str, threads: int) -> None:
+    """Stops at the first network that gemmc and PyTorch do not compute alike."""
+    with processes(("parity",)) as opened:
+        for sample in samples:
+            print(f"\rparity of network {sample.number} ", end="", file=sys.stderr, flush=True)
+            opened["parity"].prepare(partial(partial, check, sample, runtime, threads))
+            if wrong := opened["parity"].run()[1]:
+                raise SystemExit("\n  ".join([f"\nnetwork {sample.number}, {sample}:", *wrong]))
+
+
+def _row(sample: Sample, opened: Mapping[str, Contender], chosen: argparse.Namespace) -> Row:
+    """Times one network."""
     task = Task(sample.model, sample.data, sample.batch, chosen.threads, chosen.runtime)
-    contenders = {name: opened[name] for name in ("gemmc", TORCH)}
-    contenders["gemmc"].prepare(partial(gemmc_epochs, task))
-    contenders[TORCH].prepare(partial(torch_epochs, TORCH, task))
-    seconds = measure(contenders, chosen.rounds, chosen.seconds).seconds
-    ratios = seconds["gemmc"] / seconds[TORCH]
-    ms = (float(1e3 * np.median(seconds[name]) / sample.batches) for name in contenders)
+    opened[OURS].prepare(partial(gemmc_epochs, task))
+    opened[TORCH].prepare(partial(torch_epochs, TORCH, task))
+    seconds = measure(opened, chosen.rounds, chosen.seconds).seconds
+    ratios = seconds[OURS] / seconds[TORCH]
+    ms = (float(1e3 * np.median(seconds[name]) / sample.batches) for name in (OURS, TORCH))
     facts = (sample.number, str(sample), sample.batch, sample.flops)
     return Row(*facts, float(np.median(ratios)), *median_interval(ratios), *ms)
 

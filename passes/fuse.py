@@ -17,7 +17,9 @@ from .clusters import Clusters
 from .outline import outline
 from .target import Target
 
-GENERATED = ("loops", "direct")  # forms of products that take pointwise work as their epilogue
+GENERATED = ("loops", "direct", "winners")  # forms of products that take pointwise work as their epilogue
+
+ANCHORS = ("matmul", "conv2d", "pooled_input_grad")
 
 
 def fuse(graph: Graph, target: Target) -> Graph:
@@ -50,7 +52,7 @@ def is_pointwise(node: Node) -> bool:
 
 def is_anchor(node: Node) -> bool:
     """Whether a node is a product that can begin a fused group."""
-    return node.attrs.get("form") in GENERATED and node.op in ("matmul", "conv2d")
+    return node.attrs.get("form") in GENERATED and node.op in ANCHORS
 
 
 def repeated(target: Target, node: Node) -> bool:

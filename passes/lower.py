@@ -15,6 +15,7 @@ All are the same sums in another order. `choose_form` decides, for each convolut
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 from ..ir import Builder, Graph, Node
@@ -32,6 +33,7 @@ def lower(graph: Graph, target: Target) -> Graph:
         "conv2d": (partial(lower_conv2d, target),),
         "conv2d_input_grad": (partial(lower_input_grad, target),),
         "conv2d_weight_grad": (partial(lower_weight_grad, target),),
+        "sum": (partial(sum_before_unpool, target),),
         "max_pool2d": (pad_pool,),
         "max_unpool2d": (crop_unpool,),
         "softmax": (expand_softmax,),
@@ -70,6 +72,13 @@ def _rate(target: Target, inner: int) -> float:
     return target.gemm_flops * inner / (inner + target.narrow)
 
 
+def suited(target: Target, node: Node) -> Target:
+    """The target for products of a node's dtype: beside generated loops only sgemm is called."""
+    if not target.generated or node.dtype == "f32":
+        return target
+    return replace(target, products="loops", conv_form="direct")
+
+
 def lower_matmul(target: Target, b: Builder, node: Node) -> Node | None:
     """`matmul(a, b) -> matmul(a, b) {form}` where loops can be generated.
 
@@ -78,7 +87,7 @@ def lower_matmul(target: Target, b: Builder, node: Node) -> Node | None:
     """
     if not target.generated or node.attrs["form"]:
         return None
-    form = target.products or "loops"
+    form = suited(target, node).products or "loops"
     x, y = node.inputs
     if form == "loops" and node.attrs["transpose_b"]:
         return b.matmul(x, b.transpose(y, perm=(1, 0)), form=form)
@@ -90,6 +99,7 @@ def lower_conv2d(target: Target, b: Builder, node: Node) -> Node | None:
     if node.attrs["form"]:
         return None
     x, w = node.inputs
+    target = suited(target, node)
     kh, kw, c, o = w.shape
     bordered = _border(b, x, *node.attrs["padding"])
     form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
@@ -114,8 +124,10 @@ def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node | None:
     if node.attrs["form"]:
         return None
     x, dy = node.inputs
-    kernel = node.attrs["kernel"]
+    target, kernel = suited(target, node), node.attrs["kernel"]
     bordered = _border(b, x, *node.attrs["padding"])
+    if _walks_winners(target, dy, node, x.shape[3]):
+        return _pooled_weight_grad(b, bordered, dy)
     if target.generated and target.conv_form in (None, "direct"):
         attrs = {**node.attrs, "padding": (0, 0), "form": "direct"}
         return b.conv2d_weight_grad(bordered, dy, **attrs)
@@ -133,7 +145,10 @@ def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
     `-> crop(col2im(dy @ w^T))`: patches of gradients, added back where im2col would take them.
     """
     dy, w = node.inputs
+    target = suited(target, node)
     (kh, kw, c, o), (p, q) = w.shape, node.attrs["padding"]
+    if _walks_winners(target, dy, node, c):
+        return _pooled_input_grad(b, dy, w, (p, q))
     if node.attrs["stride"] != (1, 1) or p >= kh or q >= kw:
         return _scatter_input_grad(b, node)
     bordered = _border(b, dy, kh - 1 - p, kw - 1 - q)
@@ -154,6 +169,48 @@ def _scatter_input_grad(b: Builder, node: Node) -> Node:
     size = (h + 2 * p, width + 2 * q)
     bordered = b.col2im(patches, kernel=(kh, kw), stride=node.attrs["stride"], size=size)
     return b.slice(bordered, start=(0, p, q, 0), size=node.shape)
+
+
+def _walks_winners(target: Target, dy: Node, node: Node, channels: int) -> bool:
+    """Whether a gradient can walk the entries that won in a max-pool behind its convolution.
+
+    Worth it where channels fill the lanes, and the taps, or all positions that a window reaches, fit
+    into registers.
+    """
+    if not target.generated or target.conv_form or dy.op != "max_unpool2d":
+        return False
+    pool, stride = dy.attrs["kernel"], dy.attrs["stride"]
+    apart = pool[0] <= stride[0] and pool[1] <= stride[1] and dy.attrs["padding"] == (0, 0)
+    w = node.inputs[1].shape if node.op == "conv2d_input_grad" else node.shape
+    reach = math.prod(p + k - 1 for p, k in zip(pool, w[:2], strict=True))
+    taps = w[0] * w[1] if node.op == "conv2d_weight_grad" else reach
+    fits = taps <= target.registers - 4 and 2 * channels >= target.lanes
+    return apart and fits and node.attrs["stride"] == (1, 1)
+
+
+def _pool_attrs(dy: Node) -> dict:
+    kernel, stride, size = (dy.attrs[key] for key in ("kernel", "stride", "size"))
+    return {"pool": kernel, "pool_stride": stride, "size": size, "form": "winners"}
+
+
+def _pooled_weight_grad(b: Builder, bordered: Node, dy: Node) -> Node:
+    """`conv2d_weight_grad(x, max_unpool2d(g, winner)) -> pooled_weight_grad(pad(x), g, winner)`."""
+    dw = b.pooled_weight_grad(bordered, *dy.inputs, **_pool_attrs(dy))
+    return b.transpose(dw, perm=(1, 2, 3, 0))
+
+
+def _pooled_input_grad(b: Builder, dy: Node, w: Node, padding: Pair) -> Node:
+    """`conv2d_input_grad(max_unpool2d(g, winner), w) -> pooled_input_grad(g, winner, w)`."""
+    turned = b.transpose(w, perm=(3, 0, 1, 2))
+    return b.pooled_input_grad(*dy.inputs, turned, **_pool_attrs(dy), padding=padding)
+
+
+def sum_before_unpool(target: Target, b: Builder, node: Node) -> Node | None:
+    """`sum(max_unpool2d(g, winner)) -> sum(g)` over rows and positions: each g lands once."""
+    (x,) = node.inputs
+    if not target.generated or x.op != "max_unpool2d" or x.attrs["padding"] != (0, 0):
+        return None
+    return b.sum(x.inputs[0], axes=(0, 1, 2)) if node.attrs["axes"] == (0, 1, 2) else None
 
 
 def pad_pool(b: Builder, node: Node) -> Node | None:

@@ -19,6 +19,8 @@ class Target:
     generated: bool = False  # whether the runtime generates loops for products and convolutions
     products: str | None = None  # "loops", "blas", or None to choose, where loops are generated
     conv_form: str | None = None  # "im2col", "shift", "direct", or None to choose
+    lanes: int = 16  # float32 in a vector, and how many vectors there are registers for
+    registers: int = 32
     shards: int = 1  # into how many parts workers may take a region's rows
     cache_bytes: int = 1 << 20  # a core's L2
     gemm_flops: float = 120e9  # what sgemm reaches on good shapes, FLOP/s

@@ -9,18 +9,22 @@ from ..ir import Node
 PRODUCTS = (
     *("matmul", "shift_matmul", "shift_matmul_weight_grad"),
     *("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),
+    *("pooled_input_grad", "pooled_weight_grad"),
 )
 
 
 def flops(node: Node, rows: int) -> float:
     """Floating-point operations of a product for `rows` rows, two per multiply-add; else 0.
 
-    Of a fused node or a region, those of the products in it.
+    Of a fused node or a region, those of the products in it; of a gradient behind a max-pool, those
+    of the whole convolution, whichever of them it does.
     """
     if "body" in node.attrs:
         return sum(flops(n, rows) for n in node.attrs["body"].nodes)
     if node.op not in PRODUCTS:
         return 0.0
+    if node.op.startswith("pooled"):
+        return _pooled(node, rows)
     a, b = (x.tensor for x in node.inputs)
     if node.op in ("shift_matmul", "conv2d"):
         return 2.0 * node.tensor.size(rows) * _taps(b.concrete(rows), node)
@@ -39,3 +43,10 @@ def _taps(weights: tuple[int, ...], node: Node) -> int:
     if node.attrs.get("layout") == "NCHW":
         return math.prod(weights[1:])
     return math.prod(weights[:3])
+
+
+def _pooled(node: Node, rows: int) -> float:
+    """Of a gradient behind a max-pool: as if every position had a gradient."""
+    positions = rows * math.prod(node.attrs["size"])
+    weights = node.inputs[2] if node.op == "pooled_input_grad" else node
+    return 2.0 * positions * weights.tensor.size(rows)

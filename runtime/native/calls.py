@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...ir import Node
 from .dsl import Array, Function, Value
-from .movers import strided, strides
+from .movers import concrete, strided, strides
 from .products import _times_rows
 from .site import Int, Site, Work
 
@@ -97,8 +97,8 @@ def _over_rows(site: Site, a: Array, b: Array, y: Array) -> Work:
 
 def shift_scratch(node: Node, rows: int) -> int:
     """Bytes of a plane as wide as x, in which shift_matmul makes its result."""
-    _, h, width, _ = node.inputs[0].shape
-    return rows * h * width * node.shape[-1] * 4
+    n, h, width, _ = node.inputs[0].tensor.concrete(rows)
+    return n * h * width * node.shape[-1] * 4
 
 
 def emit_shift_matmul(site: Site) -> Work:
@@ -119,7 +119,8 @@ def emit_shift_matmul(site: Site) -> Work:
         shape, steps = [end - begin, ho, wo, o], [h * wide * o, wide * o, o, 1]
         strided(k, plane, y.at(begin * (ho * wo * o)), shape, steps, strides((0, ho, wo, o)))
 
-    return Work(site.rows, run, max(1, site.most))
+    images = concrete(node.shape, site.rows)[0]
+    return Work(images, run, images if isinstance(images, int) else site.most)
 
 
 def emit_shift_weight_grad(site: Site) -> Work:
@@ -131,7 +132,8 @@ def emit_shift_weight_grad(site: Site) -> Work:
     beta = 1.0 if site.accumulate else 0.0
 
     def run(begin: Int, end: Int) -> None:
-        count = site.rows * (h * wide) - ((kh - 1) * wide + kw - 1)
+        images = concrete(node.inputs[0].shape, site.rows)[0]
+        count = images * (h * wide) - ((kh - 1) * wide + kw - 1)
         for i in range(kh * kw):
             shift = i // kw * wide + i % kw
             sizes, widths = (c, o, count), (c, o, o)

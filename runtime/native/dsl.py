@@ -75,7 +75,7 @@ class Value:
         return self.k.binary("srem", self, other)
 
     def __neg__(self) -> Value:
-        return self.k.unary("fneg", self)
+        return self.k.unary("fneg", self) if self.floating else self.k.like(0, self) - self
 
     def __and__(self, other: Value | int) -> Value:
         return self.k.binary("and", self, other)
@@ -225,7 +225,7 @@ class Function:
         """x lt, le, gt, ge, eq y, for integers also ne, ult, uge...: i1, false where one is NaN."""
         x, y = self._pair(x, y)
         exact = relation in ("eq", "ne") or relation[0] == "u"
-        unordered = relation in ("ord", "uno", "ugt")
+        unordered = relation in ("ord", "uno", "ugt", "une")
         op = f"fcmp {'' if unordered else 'o'}{relation}" if x.floating else f"icmp {relation if exact else 's' + relation}"
         return self._emit(
             f"{op} {x.type} {x.ref}, {y.ref}", "i1", x.lanes, f"{show(x)} {relation} {show(y)}"
@@ -409,17 +409,38 @@ class Function:
         self.lines.append(f"  br label %{after}")
         self._start(after)
 
-    def repeat_while(self, body: Callable[[], Value]) -> None:
-        """Runs body again and again while what it gives holds."""
-        inside, after = self._label("again"), self._label("after")
-        self.lines.append(f"  br label %{inside}")
-        self.say("repeat:")
-        self._open(inside)
-        condition = body()
+    def fold_while(
+        self,
+        values: Sequence[Value],
+        test: Callable[[list[Value]], Value],
+        body: Callable[[list[Value]], Sequence[Value]],
+    ) -> list[Value]:
+        """The values after a loop in which body(values) gives the next ones while test(values)."""
+        values = [self._whole(v) for v in values]
+        first = test(list(values))
+        before, head, after = self._block, self._label("loop"), self._label("done")
+        self.lines.append(f"  br i1 {first.ref}, label %{head}, label %{after}")
+        carried = [self._fresh(v.scalar, v.lanes) for v in values]
+        self.say(f"while {show(first)}:")
+        for c, v in zip(carried, values, strict=True):
+            self.entries.append((len(self._scopes), f"{show(c)} = {show(v)} at first"))
+        self._open(head)
+        slot = len(self.lines)
+        nexts = [self._whole(v) for v in body(list(carried))]
+        more, latch = test(nexts), self._block
+        phis, merged = [], []
+        for c, v, n in zip(carried, values, nexts, strict=True):
+            phis.append(f"  {c.ref} = phi {c.type} [{v.ref}, %{before}], [{n.ref}, %{latch}]")
+            self.say(f"{show(c)} = {show(n)} next")
+        self.lines[slot:slot] = phis
         self._close()
-        self.lines.append(f"  br i1 {condition.ref}, label %{inside}, label %{after}")
-        self.say(f"  while {show(condition)}")
+        self.lines.append(f"  br i1 {more.ref}, label %{head}, label %{after}")
         self._start(after)
+        for v, n in zip(values, nexts, strict=True):
+            m = self._fresh(v.scalar, v.lanes)
+            self.lines.append(f"  {m.ref} = phi {v.type} [{v.ref}, %{before}], [{n.ref}, %{latch}]")
+            merged.append(m)
+        return merged
 
     def say(self, text: str) -> None:
         """Adds a line to the listing."""
@@ -430,6 +451,7 @@ class Function:
         self, start: Value | int, stop: Value | int, step: int, values: Sequence[Value]
     ) -> Iterator[tuple[Value, list[Value], Callable[[Sequence[Value]], list[Value]]]]:
         first, last = self.integer(start), self.integer(stop)
+        values = [self._whole(v) for v in values]
         guarded = not (isinstance(start, int) and isinstance(stop, int) and start < stop)
         before, head, after = self._block, self._label("loop"), self._label("done")
         if guarded:
@@ -453,9 +475,8 @@ class Function:
             more = self._emit(f"icmp slt i64 {following.ref}, {last.ref}", "i1", None)
             phis = [f"  {i.ref} = phi i64 [{first.ref}, %{before}], [{following.ref}, %{self._block}]"]
             for c, v, n in zip(carried, values, nexts, strict=True):
-                whole = v.ref
                 phis.append(
-                    f"  {c.ref} = phi {c.type} [{whole}, %{before}], [{n.ref}, %{self._block}]"
+                    f"  {c.ref} = phi {c.type} [{v.ref}, %{before}], [{n.ref}, %{self._block}]"
                 )
                 self.say(f"{show(c)} = {show(n)} next")
             self.lines[slot:slot] = phis

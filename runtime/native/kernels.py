@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir import Node
-from . import calls, movers, pools, products, reductions, sweep
+from . import calls, movers, pools, products, reductions, sweep, winners
+from .products import Product
 from .site import Site, Work
 
 
@@ -18,26 +19,43 @@ class Kernel:
     scratch: Callable[[Node, int], int] = lambda node, rows: 0
 
 
-def _matmul(site: Site) -> Work:
-    blas = site.node.attrs["form"] == "blas"
-    return calls.emit_matmul(site) if blas else products.emit(site)
+# Products by generated loops; all but the weight gradients may begin a fused node.
+LOOPS: dict[str, Callable[[Product], Work]] = {
+    "matmul": products.emit_matmul,
+    "conv2d": products.emit_conv2d,
+    "conv2d_weight_grad": products.emit_weight_grad,
+    "pooled_input_grad": winners.emit_input_grad,
+    "pooled_weight_grad": winners.emit_weight_grad,
+}
+
+
+def _product(site: Site) -> Work:
+    if site.node.attrs.get("form") == "blas":
+        return calls.emit_matmul(site)
+    product = Product(site)
+    return LOOPS[product.node.op](product)
 
 
 def _fused(site: Site) -> Work:
     anchored = any(n.op in products.ANCHORS for n in site.node.attrs["body"].nodes)
-    return products.emit(site) if anchored else sweep.emit(site)
+    return _product(site) if anchored else sweep.emit(site)
+
+
+def _product_scratch(node: Node, rows: int) -> int:
+    """Scratch of a product by loops, alone or at the beginning of a fused node."""
+    if node.op == "fused":
+        return sum(_product_scratch(n, rows) for n in node.attrs["body"].nodes)
+    return winners.input_grad_scratch(node) if node.op == "pooled_input_grad" else 0
 
 
 KERNELS: dict[str, Kernel] = {
-    "matmul": Kernel(_matmul),
-    "conv2d": Kernel(products.emit),
-    "conv2d_weight_grad": Kernel(products.emit),
+    **{op: Kernel(_product, _product_scratch) for op in LOOPS},
     "shift_matmul": Kernel(calls.emit_shift_matmul, calls.shift_scratch),
     "shift_matmul_weight_grad": Kernel(calls.emit_shift_weight_grad),
     "sum": Kernel(reductions.emit_sum),
     "max": Kernel(reductions.emit_max),
     "correct": Kernel(reductions.emit_correct),
-    "fused": Kernel(_fused),
+    "fused": Kernel(_fused, _product_scratch),
     "im2col": Kernel(movers.emit_im2col),
     "col2im": Kernel(movers.emit_col2im),
     "max_pool2d": Kernel(pools.emit_max_pool2d),

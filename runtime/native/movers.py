@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from ...ir import Builder, TensorType
 from . import sweep
-from .dsl import DTYPE_SCALARS, Array, Function, Value
+from .dsl import Array, Function, Value
 from .jit import host
+from .lanes import LANES
 from .site import Int, Site, Work, alone
 
 
@@ -104,10 +105,8 @@ def concrete(shape: Sequence, rows: Int) -> list[Int]:
 
 
 def _by_rows(site: Site, shape: Sequence, run: Callable[[Int, Int], None]) -> Work:
-    """run(first row, how many rows), shared out by rows where there are any."""
-    if shape and not isinstance(shape[0], int):
-        return Work(site.rows, lambda begin, end: run(begin, end - begin))
-    return alone(lambda: run(0, 1))
+    """run(first, how many) along the first axis of `shape`, which is shared out."""
+    return Work(concrete(shape, site.rows)[0], lambda begin, end: run(begin, end - begin))
 
 
 def _copy(site: Site, x_strides: Sequence[int], offset: int = 0) -> Work:
@@ -286,6 +285,8 @@ def emit_pad(site: Site) -> Work:
         start = sum(n * s for n, s in zip(low, y_strides, strict=True))
         strided(k, x.at(row * x_strides[0]), target.at(start), inner, x_strides, y_strides)
 
+    if isinstance(node.shape[0], int):
+        return alone(lambda: run(0, 1))
     return _by_rows(site, node.shape, run)
 
 
@@ -329,11 +330,10 @@ def emit_one_hot(site: Site) -> Work:
 def emit_rows_reciprocal(site: Site) -> Work:
     """rows_reciprocal: 1/N of the batch."""
     (y,), k = site.results, site.k
-    scalar = DTYPE_SCALARS[site.node.dtype]
 
     def run() -> None:
         n = k.convert("sitofp", k.integer(site.batch), "double")
-        y.store(k.convert("fptrunc", k.constant(1.0, "double") / n, scalar))
+        y.store(LANES.cast(k.constant(1.0, "double") / n, site.node.dtype))
 
     return alone(run)
 

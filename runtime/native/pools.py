@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .dsl import Value
 from .jit import host
-from .movers import fill
+from .movers import concrete, fill
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
@@ -19,7 +19,7 @@ def _windows(site: Site, shape: tuple, run: Callable[[Int, Int, Int], None]) -> 
         with k.range(begin, end) as n, k.range(0, ho) as y, k.range(0, wo) as x:
             run(n, y, x)
 
-    return Work(site.rows, rows)
+    return Work(concrete(shape, site.rows)[0], rows)
 
 
 def better(x: Value, best: Value) -> Value:

@@ -9,12 +9,12 @@ from ...ir import Graph, Node
 from .contract import Loop, blocking, contract, over_rows, spans
 from .dsl import Array, Value
 from .jit import host
-from .movers import fill
+from .movers import concrete, fill
 from .lanes import Body, Spot, put
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
-ANCHORS = ("matmul", "conv2d")
+ANCHORS = ("matmul", "conv2d", "pooled_input_grad")
 Write = Callable[[Int, Int, Int, Value], None]  # (leading index, column, flat element, lanes)
 
 
@@ -51,12 +51,6 @@ class Product:
         env = self.body.at(spot, {self.node: value})
         for node, array in self.outputs:
             put(array, env[node], flat, value.lanes)
-
-
-def emit(site: Site) -> Work:
-    """A matmul, conv2d or conv2d_weight_grad node, or a fused node that begins with one."""
-    product = Product(site)
-    return EMITTERS[product.node.op](product)
 
 
 def emit_matmul(product: Product) -> Work:
@@ -225,7 +219,7 @@ def emit_conv2d(product: Product) -> Work:
             if o > whole:
                 plane(n, whole, lanes_of(o - whole, host().lanes))
 
-    return Work(site.rows, run)
+    return Work(concrete(node.shape, site.rows)[0], run)
 
 
 def _positions(ho: int, wo: int, vectors: int) -> tuple[tuple[int, int], int]:
@@ -250,9 +244,10 @@ def emit_weight_grad(product: Product) -> Work:
     kh, kw = node.shape[:2]
     sh, sw = node.attrs["stride"]
     loops = [Loop(ho, sh * wide * c, wo * o), Loop(wo, sw * c, o)]
+    images = concrete(node.inputs[0].shape, site.rows)[0]
     joined = ho * wo < 64
     if joined:
-        loops = [Loop(site.rows, h * wide * c, ho * wo * o), *loops]
+        loops = [Loop(images, h * wide * c, ho * wo * o), *loops]
     run_length = kw * c
     p_block, v_block = blocking(run_length if run_length > 8 else kh * run_length, -(-o // host().lanes), True)
 
@@ -299,14 +294,7 @@ def emit_weight_grad(product: Product) -> Work:
         if not site.accumulate:
             fill(k, site.results[0], math.prod(node.shape), 0.0)
             product.accumulate = True
-        with k.range(0, site.rows) as n:
+        with k.range(0, images) as n:
             channels(n)
 
     return Work(1, run)
-
-
-EMITTERS: dict[str, Callable[[Product], Work]] = {
-    "matmul": emit_matmul,
-    "conv2d": emit_conv2d,
-    "conv2d_weight_grad": emit_weight_grad,
-}

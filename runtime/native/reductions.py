@@ -192,7 +192,7 @@ def emit_correct(site: Site) -> Work:
             hit = k.compare("eq", winner, labels.load(n))
             y.store(k.convert("zext", hit, "i8"), n)
 
-    return Work(site.rows, run)
+    return Work(concrete(site.node.shape, site.rows)[0], run)
 
 
 def winning_class(k: Function, scores: Array, classes: int) -> Value:

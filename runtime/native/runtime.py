@@ -57,6 +57,7 @@ class NativeProgram:
         self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
         self._context = np.zeros(len(WORDS), np.int64)
+        self._context_address = self._context.ctypes.data  # asked once: each answer is an object
         self._put(arena=self.arena.ctypes.data, state=self.base, meet=self._meet.ctypes.data)
 
     def bind(self, rows: int) -> Slots:
@@ -148,9 +149,9 @@ class NativeProgram:
     def _call(self, address: int) -> None:
         if self.uses_blas:
             with ThreadLimit(1, provider()):
-                self.workers.run(address, self._context.ctypes.data)
+                self.workers.run(address, self._context_address)
         else:
-            self.workers.run(address, self._context.ctypes.data)
+            self.workers.run(address, self._context_address)
 
     def _put(self, **words: int) -> None:
         for name, word in words.items():

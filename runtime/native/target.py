@@ -8,6 +8,7 @@ from functools import cache
 from ...passes.plan import Plan
 from ...passes.target import Target
 from ..work import flops
+from .jit import host
 
 SHARDS = 4  # sums over rows have the same bits at 1, 2, 3 and 4 threads
 
@@ -15,7 +16,13 @@ SHARDS = 4  # sums over rows have the same bits at 1, 2, 3 and 4 threads
 @cache
 def native_target() -> Target:
     """This machine as the cost model sees it."""
-    return Target(generated=True, shards=max(SHARDS, cores()), cache_bytes=1 << 18)
+    return Target(
+        generated=True,
+        lanes=host().lanes,
+        registers=host().registers,
+        shards=max(SHARDS, cores()),
+        cache_bytes=1 << 18,
+    )
 
 
 def cores() -> int:
