@@ -183,10 +183,10 @@ def rows(seconds: Mapping[str, np.ndarray], unit: str, scale: float) -> str:
     `scale` turns seconds of one piece of work into `unit`.
     """
     ours, *_ = seconds
-    lines = [f"{'':<17} {unit:>10}   {'quartiles':<18} {ours} / it (95% interval)"]
+    lines = [f"{'':<17} {unit:>10}   {'quartiles':<20} {ours} / it (95% interval)"]
     for name, times in seconds.items():
         low, middle, high = np.percentile(scale * times, (25, 50, 75))
         quartiles = f"{low:.4g} to {high:.4g}"
         divided = "" if name == ours else ratio(seconds[ours], times)
-        lines.append(f"{name:<17} {middle:>10.4g}   {quartiles:<18} {divided}".rstrip())
+        lines.append(f"{name:<17} {middle:>10.4g}   {quartiles:<20} {divided}".rstrip())
     return "\n".join(lines)

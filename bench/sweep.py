@@ -62,6 +62,8 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.only is not None:
         samples = tuple(s for s in samples if s.number in chosen.only)
     samples = samples[: chosen.limit]
+    if not samples:
+        raise SystemExit("sweep: no such network: their numbers are 0 to 59")
     _check(samples, chosen.runtime, chosen.threads)
     print(f"\n{len(samples)} networks: losses and gradients are PyTorch's", flush=True)
     if chosen.parity:

@@ -67,6 +67,10 @@ class Clusters:
                 self._below[n] |= below
         return True
 
+    def group(self, node: Node) -> Sequence[Node]:
+        """The group that a node is in, in no order."""
+        return self._group[node]
+
     def groups(self) -> list[list[Node]]:
         """The groups, each in execution order, sorted so that what is needed comes first."""
         index = {n: i for i, n in enumerate(self.nodes)}

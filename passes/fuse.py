@@ -8,6 +8,7 @@ step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,9 +18,10 @@ from .clusters import Clusters
 from .outline import outline
 from .target import Target
 
-GENERATED = ("loops", "direct", "winners")  # forms of products that take pointwise work as their epilogue
+GENERATED = ("loops", "direct", "winners", "winograd")  # forms of products that take pointwise work as their epilogue
 
-ANCHORS = ("matmul", "conv2d", "pooled_input_grad")
+POOLED = 9  # entries of a window that a convolution makes in registers
+ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
 
 def fuse(graph: Graph, target: Target) -> Graph:
@@ -29,7 +31,11 @@ def fuse(graph: Graph, target: Target) -> Graph:
     there, so that nothing more than the value itself has to live until then. A product in a
     generated form takes the pointwise work on its elements as its epilogue.
     """
-    again = partial(repeated, target)
+    stored = {x for n in graph.nodes for x in n.inputs if _reads_array(n, x)}
+
+    def again(node: Node) -> bool:
+        return repeated(target, node) and node not in stored
+
     clusters = Clusters(graph, again)
     for node in reversed(graph.nodes):
         if not is_pointwise(node):
@@ -42,6 +48,9 @@ def fuse(graph: Graph, target: Target) -> Graph:
             for user in graph.users[node]:
                 if is_pointwise(user) and user.shape == node.shape:
                     clusters.merge(node, user, partial(_epilogue, graph, clusters))
+    for node in graph.nodes:
+        if node.op == "max_pool2d" and _pools_a_convolution(graph, clusters, node):
+            _take_pool(graph, clusters, node)
     return outline(graph, clusters.groups(), _fused, again)
 
 
@@ -60,6 +69,11 @@ def repeated(target: Target, node: Node) -> bool:
     return node.op in ("broadcast", "full") or (target.generated and node.op == "dropout_mask")
 
 
+def _reads_array(node: Node, operand: Node) -> bool:
+    """Whether a node needs an operand as a whole: a product, and what spreads a mask's elements."""
+    return is_anchor(node) or (node.op == "broadcast" and operand.op == "dropout_mask")
+
+
 def _epilogue(graph: Graph, clusters: Clusters, group: list[Node]) -> bool:
     """Whether a group is one product and pointwise work on its elements that it does not need.
 
@@ -68,8 +82,34 @@ def _epilogue(graph: Graph, clusters: Clusters, group: list[Node]) -> bool:
     (anchor, *others) = [n for n in group if is_anchor(n)]
     if others or clusters.needs_any(anchor, group):
         return False
+    if len({n.shape for n in group if is_pointwise(n)} - {anchor.shape}) > 1:
+        return False
     small = [x for n in group for x in n.inputs if x.op in ("broadcast", "dropout_mask")]
     return all(_along_columns(x) for x in small)
+
+
+def _pools_a_convolution(graph: Graph, clusters: Clusters, pool: Node) -> bool:
+    """Whether a pool, its windows side by side, is all that reads a generated convolution."""
+    (x,), attrs = pool.inputs, pool.attrs
+    if x.op == "input" or attrs["kernel"] != attrs["stride"] or attrs["padding"] != (0, 0):
+        return False
+    group = clusters.group(x)
+    readers = {u for n in group for u in graph.users[n]} - set(group)
+    outputs = set(graph.outputs.values()).intersection(group)
+    shapes = {"conv2d": attrs["kernel"], "winograd_conv2d": (2, 2)}  # of windows that each can pool
+    convolution = any(is_anchor(n) and shapes.get(n.op) == attrs["kernel"] for n in group)
+    return convolution and readers == {pool} and not outputs and math.prod(attrs["kernel"]) <= POOLED
+
+
+def _take_pool(graph: Graph, clusters: Clusters, pool: Node) -> None:
+    """`max_pool2d(fused { conv2d ... })`, and pointwise work on its result, become one group."""
+    clusters.merge(pool.inputs[0], pool, lambda group: True)
+    for item in graph.users[pool]:
+        clusters.merge(pool, item, lambda group: True)
+    for item in graph.users[pool]:
+        for user in graph.users[item]:
+            if is_pointwise(user) and user.shape == item.shape:
+                clusters.merge(item, user, partial(_epilogue, graph, clusters))
 
 
 def _along_columns(x: Node) -> bool:
@@ -81,4 +121,5 @@ def _along_columns(x: Node) -> bool:
 
 
 def _fused(group: list[Node]) -> tuple[str, Mapping[str, Any]] | None:
-    return ("fused", {}) if any(is_pointwise(n) for n in group) else None
+    alone = len(group) == 1 and not is_pointwise(group[0])
+    return None if alone or group[0].op == "item" else ("fused", {})

@@ -57,7 +57,8 @@ def choose_form(target: Target, stride: Pair, kernel: Pair, plane: Pair, c: int,
     if target.conv_form:
         return target.conv_form if stride == (1, 1) or target.conv_form != "shift" else "im2col"
     if target.generated:
-        return "direct"
+        even = not (plane[0] % 2 or plane[1] % 2) and kernel == (3, 3) and stride == (1, 1)
+        return "winograd" if even and min(c, o) >= target.lanes else "direct"
     if stride != (1, 1) or kernel == (1, 1):
         return "im2col"
     taps, (h, w) = math.prod(kernel), plane
@@ -103,15 +104,17 @@ def lower_conv2d(target: Target, b: Builder, node: Node) -> Node | None:
     kh, kw, c, o = w.shape
     bordered = _border(b, x, *node.attrs["padding"])
     form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
-    if form == "direct":
-        return _direct(b, bordered, w, node.attrs["stride"])
+    if form in ("direct", "winograd"):
+        return _generated(b, form, bordered, w, node.attrs["stride"])
     if form == "shift":
         return b.shift_matmul(bordered, w)
     patches = b.im2col(bordered, kernel=(kh, kw), stride=node.attrs["stride"])
     return b.matmul(patches, b.reshape(w, shape=(kh * kw * c, o)))
 
 
-def _direct(b: Builder, bordered: Node, w: Node, stride: Pair) -> Node:
+def _generated(b: Builder, form: str, bordered: Node, w: Node, stride: Pair) -> Node:
+    if form == "winograd":
+        return b.winograd_conv2d(bordered, b.winograd_weights(w), form="winograd")
     return b.conv2d(bordered, w, stride=stride, layout="NHWC", form="direct")
 
 
@@ -154,8 +157,8 @@ def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
     bordered = _border(b, dy, kh - 1 - p, kw - 1 - q)
     turned = b.transpose(b.reverse(w, axes=(0, 1)), perm=(0, 1, 3, 2))
     form = choose_form(target, (1, 1), (kh, kw), bordered.shape[1:3], o, c)
-    if form == "direct":
-        return _direct(b, bordered, turned, (1, 1))
+    if form in ("direct", "winograd"):
+        return _generated(b, form, bordered, turned, (1, 1))
     if form == "shift":
         return b.shift_matmul(bordered, turned)
     patches = b.im2col(bordered, kernel=(kh, kw))

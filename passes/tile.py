@@ -64,7 +64,13 @@ def _rows_independent(clusters: Clusters, group: list[Node]) -> bool:
 
 
 def _on_images(node: Node) -> bool:
-    """Whether a node works on values of three dimensions or more; patches are looked through."""
+    """Whether a node works on values of three dimensions or more; patches are looked through.
+
+    Not one that goes on with a sum over the rows, such as a product that ends in an update: the sum
+    is there only after the last tile.
+    """
+    if node.op == "fused" and sums_rows(node):
+        return False
     values = (*node.inputs, node)
     ranks = [t.rank for v in values for t in result_types(v) if t.per_row]
     return bool(ranks) and max(ranks) > 2 and not remade(node) and node.op != "input"

@@ -9,7 +9,7 @@ from ..ir import Node
 PRODUCTS = (
     *("matmul", "shift_matmul", "shift_matmul_weight_grad"),
     *("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),
-    *("pooled_input_grad", "pooled_weight_grad"),
+    *("pooled_input_grad", "pooled_weight_grad", "winograd_conv2d"),
 )
 
 
@@ -26,6 +26,8 @@ def flops(node: Node, rows: int) -> float:
     if node.op.startswith("pooled"):
         return _pooled(node, rows)
     a, b = (x.tensor for x in node.inputs)
+    if node.op == "winograd_conv2d":
+        return 2.0 * node.tensor.size(rows) * 9 * b.concrete(rows)[2]
     if node.op in ("shift_matmul", "conv2d"):
         return 2.0 * node.tensor.size(rows) * _taps(b.concrete(rows), node)
     if node.op == "conv2d_input_grad":

@@ -25,10 +25,10 @@ from gemmc import (
 )
 
 SHAPE = (2, 6, 5)
-RUNTIMES = pytest.mark.parametrize("runtime", ["blas", "reference"])
+RUNTIMES = pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 
 
-def classifier(runtime: str = "blas", batch_size: int = 8) -> Executable:
+def classifier(runtime: str = "native", batch_size: int = 8) -> Executable:
     layers = [
         *(Conv2d(2, 4, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.2)),
         *(Flatten(), Linear(24, 3), Softmax()),

@@ -49,7 +49,11 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
         *(CompileError, ('dtype: got "float64"', 'use runtime="reference"')),
     ),
     ("threads 0", compiled(threads=0), CompileError, ("threads: got 0", ">= 1")),
-    ("tune", compiled(tune=True), CompileError, ("tune: got True", "use tune=False")),
+    (
+        "tune on a runtime with nothing to tune",
+        compiled(tune=True, runtime="blas"),
+        *(CompileError, ("tune: got True", 'use runtime="native"')),
+    ),
     ("a dump that is no path", compiled(dump=3), CompileError, ("dump: got 3", "a folder")),
     ("a dump into a file", compiled(dump=__file__), CompileError, ("dump: ", "test_bad_calls.py")),
     # the compiler's stages

@@ -364,7 +364,7 @@ def test_the_memory_map_marks_the_peak_and_names_the_largest_buffers(each: Train
     inner = sorted((b for b in plan.buffers if b.outer is None), key=lambda b: -b.room)
     for b in inner[:10]:
         assert b.label in words
-        assert b.loc in words
+        assert not b.loc or b.loc in words
 
 
 def test_a_label_in_the_memory_map_fits_its_buffer(each: Trained) -> None:

@@ -1,15 +1,15 @@
 """Gradients: those of random models are PyTorch's, and those of finite differences.
 
 The reference runtime in float64 is held against PyTorch's float64, digit by digit, and against
-finite differences, which trust nobody. The blas runtime is held against PyTorch on models whose
-kinks are exact.
+finite differences, which trust nobody. The native and the blas runtime are held against PyTorch on
+models whose kinks are exact.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,17 +29,28 @@ from gemmc import (
     Sequential,
 )
 from gemmc.ir import Graph, interpret
-from gemmc.passes.pipeline import Program
 from gemmc.passes.target import CPU, Target
+from gemmc.runtime.native.target import native_target
 
 Arrays = Mapping[str, np.ndarray]
 
 MODELS = 60
-TARGETS = (  # both forms of a convolution, and caches so small that the plans have tiles
-    CPU,
-    Target(conv_form="shift", cache_bytes=1 << 14),
-    Target(conv_form="im2col", cache_bytes=1 << 12),
-)
+HOST = native_target()
+TARGETS = {  # all forms of a convolution, and caches so small that the plans have tiles
+    "blas": (
+        CPU,
+        Target(conv_form="shift", cache_bytes=1 << 14),
+        Target(conv_form="im2col", cache_bytes=1 << 12),
+    ),
+    "native": (
+        HOST,
+        replace(HOST, cache_bytes=1 << 12),
+        replace(HOST, products="blas", conv_form="im2col", cache_bytes=1 << 12),
+        replace(HOST, products="blas", conv_form="shift", cache_bytes=1 << 14, shards=3),
+    ),
+}
+SEEDS = [("blas", seed) for seed in range(MODELS)]
+SEEDS += [("native", seed) for seed in range(0, MODELS, 2)]  # each compiles for half a second
 COORDINATES = 12  # of each array, that finite differences look at
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -105,10 +116,12 @@ def _slope(graph: Graph, arrays: Arrays, name: str, index: tuple) -> float | Non
     return None if abs(left - right) > 1e-3 else (left + right) / 2
 
 
-@pytest.mark.parametrize("seed", range(MODELS))
-def test_every_gradient_of_a_random_model_is_pytorchs(seed: int, monkeypatch) -> None:
+@pytest.mark.parametrize(("runtime", "seed"), SEEDS)
+def test_every_gradient_of_a_random_model_is_pytorchs(
+    runtime: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = _compiled_for(monkeypatch, seed)
-    exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime="blas")
+    exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime=runtime)
     expected, wanted = twin(case.model, torch.float64).loss_and_grads(case.x, case.y)
     before = case.model.state_dict()
     loss, grads = exe.loss_and_grads(case.x, case.y)
@@ -126,12 +139,15 @@ def test_every_gradient_of_a_random_model_is_pytorchs(seed: int, monkeypatch) ->
         assert error <= 1e-5 * max(np.abs(wanted[name]).max(), 0.1), f"{name}: {case}"
 
 
-def test_the_random_models_cover_ties_tiles_and_ragged_batches(monkeypatch) -> None:
+@pytest.mark.parametrize("runtime", TARGETS)
+def test_the_random_models_cover_ties_tiles_and_ragged_batches(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the tests above rest on: kinks are exact, and tiles are short and many."""
     tiled = ragged = ties = 0
     for seed in range(0, MODELS, 2):
         case = _compiled_for(monkeypatch, seed)
-        exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime="blas")
+        exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime=runtime)
         tiles = [int(t) for t in re.findall(r"tile=(\d+)", exe.ir("tile", "grads"))]
         tiled += any(t < len(case.x) for t in tiles)
         ragged += len(case.x) < case.batch_size
@@ -146,9 +162,10 @@ def test_the_random_models_cover_ties_tiles_and_ragged_batches(monkeypatch) -> N
 
 
 def _compiled_for(monkeypatch: pytest.MonkeyPatch, seed: int) -> Case:
-    """The random model of that seed, to be compiled for one of the targets."""
-    described = functools.partial(Program, target=TARGETS[seed % len(TARGETS)])
-    monkeypatch.setattr("gemmc.frontend.executable.Program", described)
+    """The random model of that seed, to be compiled for one of the targets of each runtime."""
+    blas, native = (TARGETS[name][seed // 2 % len(TARGETS[name])] for name in ("blas", "native"))
+    monkeypatch.setattr("gemmc.frontend.runtimes.BlasRuntime.target", blas)
+    monkeypatch.setattr("gemmc.runtime.native.target.native_target", lambda: native)
     return in_few_bits(random_case(seed, SGD(lr=1.0)))
 
 
@@ -165,7 +182,7 @@ def not_finite() -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_nan_and_infinity_spread_as_in_pytorch(runtime: str, not_finite: np.ndarray) -> None:
     layers = [
         *(Conv2d(2, 4, 3, padding=1), ReLU(), MaxPool2d(3, 2, 1)),
@@ -180,7 +197,7 @@ def test_nan_and_infinity_spread_as_in_pytorch(runtime: str, not_finite: np.ndar
     assert np.isnan(exe.evaluate(not_finite, np.zeros((6, 2), np.float32))[0])
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_gradients_pass_by_nan_and_infinity_as_in_pytorch(
     runtime: str, not_finite: np.ndarray
 ) -> None:

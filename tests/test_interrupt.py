@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,46 +10,69 @@ import pytest
 import gemmc
 from gemmc.frontend.experiments import spiral_model
 from gemmc.runtime.blas import BlasProgram
+from gemmc.runtime.native.runtime import NativeProgram
 
 X, Y = gemmc.datasets.spiral(points=40, classes=8)
+STEPS = 10  # an epoch, in batches of 32
+each_runtime = pytest.mark.parametrize("runtime", ["native", "blas"])
 
 
-def _press_at(monkeypatch, run):
-    """Sends SIGINT to this process in the middle of training step number `run`."""
-    counted = {"runs": 0}
-    original = BlasProgram.run
+@dataclass
+class Pressed:
+    """The steps that were made until the call in which Ctrl-C was pressed had ended."""
 
-    def pressing(self, rows):
-        counted["runs"] += 1
-        if counted["runs"] == run:
+    steps: int = 0
+
+
+def _press_at(monkeypatch, at: int) -> Pressed:
+    """Sends SIGINT to this process in the middle of the call that makes step number `at`.
+
+    On the blas runtime that is a call of its own; the native one makes several steps in a call.
+    """
+    pressed, step, epoch = Pressed(), BlasProgram.run, NativeProgram.epoch
+
+    def count(steps: int) -> None:
+        if pressed.steps < at <= pressed.steps + steps:
             signal.raise_signal(signal.SIGINT)
-        return original(self, rows)
+        pressed.steps += steps
 
-    monkeypatch.setattr(BlasProgram, "run", pressing)
+    def one_step(self, rows):
+        count(1)
+        return step(self, rows)
+
+    def several(self, x, y, order, *scalars):
+        count(-(-len(order) // self.plan.rows))
+        return epoch(self, x, y, order, *scalars)
+
+    monkeypatch.setattr(BlasProgram, "run", one_step)
+    monkeypatch.setattr(NativeProgram, "epoch", several)
+    return pressed
 
 
-def test_ctrl_c_ends_fit_at_a_step_boundary_with_the_epochs_so_far(monkeypatch):
+@each_runtime
+def test_ctrl_c_ends_fit_at_a_step_boundary_with_the_epochs_so_far(runtime, monkeypatch):
     model = spiral_model()
-    executable = gemmc.compile(model, (2,), batch_size=32)  # 10 steps an epoch
-    _press_at(monkeypatch, 25)
+    executable = gemmc.compile(model, (2,), 32, runtime=runtime)
+    pressed = _press_at(monkeypatch, 25)
     history = executable.fit(X, Y, epochs=10)
     assert history.interrupted
     assert len(history.loss) == len(history.accuracy) == 2
-    assert model.state.step == 25, "the step that was under way is finished, and no other begun"
+    assert model.state.step == pressed.steps, "what was under way is finished, and no more begun"
+    assert 25 <= pressed.steps < 25 + (1 if runtime == "blas" else STEPS)
 
 
-def test_the_model_goes_on_from_where_ctrl_c_stopped_it(monkeypatch):
-    model = spiral_model()
-    executable = gemmc.compile(model, (2,), batch_size=32)
+@each_runtime
+def test_the_model_goes_on_from_where_ctrl_c_stopped_it(runtime, monkeypatch):
+    model, twin = spiral_model(), spiral_model()
+    executable, straight = (gemmc.compile(m, (2,), 32, runtime=runtime) for m in (model, twin))
     with monkeypatch.context() as patched:
-        _press_at(patched, 5)
+        steps = _press_at(patched, 5)
         executable.fit(X, Y, epochs=3)
-    twin = spiral_model()
-    straight = gemmc.compile(twin, (2,), batch_size=32)
     order = gemmc.epoch_order(twin.seed, 0, len(X))
-    for start in range(0, 5 * 32, 32):
+    for start in range(0, steps.steps * 32, 32):
         rows = order[start : start + 32]
         straight.train_step(X[rows], Y[rows])
+    assert 5 <= model.state.step == twin.state.step
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, twin.state_dict()[name])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,21 +20,22 @@ from running import POISONS
 from gemmc.ir import Builder, Graph, Node, TensorType, interpret
 from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
+from gemmc.passes.autodiff import autodiff
 from gemmc.passes.pipeline import Program
 from gemmc.passes.target import Target
 from gemmc.runtime.native.target import native_target
 
 HOST = native_target()
 TARGETS = {
-    "loops": Target(generated=True, lanes=HOST.lanes, registers=HOST.registers, cache_bytes=1 << 40),
-    "loops in tiles and shards": Target(
-        generated=True, lanes=HOST.lanes, registers=HOST.registers, cache_bytes=9000, shards=3
-    ),
-    "blas over patches": Target(generated=True, products="blas", conv_form="im2col"),
-    "blas over shifted views": Target(
-        generated=True, products="blas", conv_form="shift", cache_bytes=9000, shards=3
+    "loops": replace(HOST, cache_bytes=1 << 40),
+    "loops in tiles": replace(HOST, cache_bytes=9000, shards=3),
+    "blas over patches": replace(HOST, products="blas", conv_form="im2col"),
+    "blas over shifted views in tiles": replace(
+        HOST, products="blas", conv_form="shift", cache_bytes=9000, shards=3
     ),
 }
+PRODUCTS = [replace(HOST, products=how) for how in ("loops", "blas")]
+each_product = pytest.mark.parametrize("target", PRODUCTS, ids=["loops", "blas"])
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 Make = Callable[["Cases"], None]
 
@@ -148,24 +150,22 @@ def matmul_cases(s: Cases, sizes: Sequence[tuple[int, int, int]]) -> None:
         s.output(f"[{inner + 1}, {k}]", s.b.matmul(fixed, other, transpose_a=True))
 
 
-@pytest.mark.parametrize("products", ["loops", "blas"])
+@each_product
 @pytest.mark.parametrize(("most", "rows"), [(1, (1,)), (7, (1, 6, 7)), (33, (32, 33)), (70, (70,))])
-def test_products_of_matrices(products: str, most: int, rows: Sequence[int]) -> None:
+def test_products_of_matrices(target: Target, most: int, rows: Sequence[int]) -> None:
     seed = most
     print(f"seed {seed}")
     s = Cases(seed)
     few = [(s.pick(1, 5), s.pick(1, 70), s.pick(1, 70)) for _ in range(3)]
     matmul_cases(s, [(1, 1, 1), (2, 16, 1), (3, 1, 17), (1, 64, 48), *few])
-    target = Target(generated=True, products=products, lanes=HOST.lanes, registers=HOST.registers)
     check(s.graph(), most, rows, target)
 
 
-@pytest.mark.parametrize("products", ["loops", "blas"])
+@each_product
 @pytest.mark.parametrize("threads", [1, 3])
-def test_products_of_larger_matrices_shared_out_over_threads(products: str, threads: int) -> None:
+def test_products_of_larger_matrices_shared_out(target: Target, threads: int) -> None:
     s = Cases(9)
     matmul_cases(s, [(1, 300, 130), (1, 97, 515), (5, 33, 200)])
-    target = Target(generated=True, products=products, lanes=HOST.lanes, registers=HOST.registers)
     check(s.graph(), 67, (1, 3, 67), target, threads)
 
 
@@ -435,8 +435,6 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
     s.outputs["loss"] = loss
     given = Program(s.graph(), 6, tuple(wrt), target=target)
     native = Native(given, threads)
-    from gemmc.passes.autodiff import autodiff
-
     differentiated = autodiff(s.graph(), tuple(wrt), {})
     for rows in (1, 5, 6):
         arrays = whole_numbers(differentiated, rows, seed + rows, largest=2)

@@ -171,7 +171,7 @@ class Planes(Module):
 OWN_LAYERS = [Gate, LayerNorm, BatchNorm, Residual, Tied, Arithmetic, Attention, Planes]
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 @pytest.mark.parametrize("layer", OWN_LAYERS, ids=lambda c: c.__name__)
 def test_the_derived_backward_of_a_users_layer_is_pytorchs(layer: type, runtime: str) -> None:
     rng = np.random.default_rng(8)
@@ -227,7 +227,7 @@ OWN_LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 @pytest.mark.parametrize(("ours", "theirs"), OWN_LOSSES, ids=["Huber", "Smoothed"])
 def test_the_derived_backward_of_a_users_loss_is_pytorchs(
     ours: Loss, theirs: torch.nn.Module, runtime: str
@@ -294,7 +294,7 @@ OWN_OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 @pytest.mark.parametrize(("ours", "theirs"), OWN_OPTIMIZERS, ids=["RMSprop", "Decaying"])
 def test_a_users_optimizer_steps_as_pytorchs(
     ours: Callable[[], Optimizer], theirs: Callable[[list], Callable[[], None]], runtime: str

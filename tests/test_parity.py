@@ -139,7 +139,7 @@ def resync(model: Sequential, theirs: Twin) -> None:
 
 
 @each_optimizer
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_the_spiral_mlp_follows_pytorch_at_rounding_for_200_steps(
     points, optimizer: str, runtime: str
 ) -> None:
@@ -154,10 +154,13 @@ def test_the_spiral_mlp_follows_pytorch_at_rounding_for_200_steps(
     assert distance(model.state_dict(), start) > 0.05  # and they did not follow by standing still
 
 
+@pytest.mark.parametrize("runtime", ["native", "blas"])
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "SGD"])
-def test_the_seeds_cnn_follows_pytorch_for_200_steps(images, optimizer: str) -> None:
+def test_the_seeds_cnn_follows_pytorch_for_200_steps(
+    images, optimizer: str, runtime: str
+) -> None:
     model = seed_cnn(optimizer)
-    exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime="blas")
+    exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime=runtime)
     free, synced = twin(model), twin(model)
     for step, (x, y) in enumerate(batches(images, STEPS)):
         if step % RESYNC == 0:
@@ -182,7 +185,7 @@ def test_the_reference_runtime_follows_pytorch_for_20_steps(images, optimizer: s
     assert distance(model.state_dict(), theirs.state()) < drift(20)
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD with momentum and weight decay"])
 def test_regression_with_mse_follows_pytorch(optimizer: str, runtime: str) -> None:
     rng = np.random.default_rng(3)
@@ -202,7 +205,7 @@ def test_regression_with_mse_follows_pytorch(optimizer: str, runtime: str) -> No
     assert np.isnan(accuracy)
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_outputs_losses_and_accuracies_in_evaluation_are_pytorchs(images, runtime: str) -> None:
     model = seed_cnn("Adam")
     exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime=runtime)
@@ -245,6 +248,8 @@ def test_a_softmax_before_cross_entropy_and_none_are_the_same_model(points) -> N
 @pytest.mark.parametrize(
     ("runtime", "tail"),
     [
+        ("native", [Softmax()]),
+        ("native", []),
         ("blas", [Softmax()]),
         ("blas", []),
         ("reference", []),
@@ -264,7 +269,7 @@ def test_cross_entropy_stays_finite_where_softmax_saturates(runtime: str, tail: 
         np.testing.assert_allclose(grads[name], grad, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_a_softmax_over_part_of_a_row_is_scored_by_its_probabilities(runtime: str) -> None:
     """Channels are normalised at each of 2 x 2 positions, and all 12 probabilities are classes."""
     rng = np.random.default_rng(6)
@@ -280,7 +285,7 @@ def test_a_softmax_over_part_of_a_row_is_scored_by_its_probabilities(runtime: st
 
 def test_state_dict_has_pytorchs_names_and_layouts_and_survives_the_round_trip(images) -> None:
     model = seed_cnn("Adam")
-    exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime="blas")
+    exe = gemmc.compile(model, (1, 28, 28), BATCH)
     for x, y in batches(images, 3):
         exe.train_step(x, y)
     theirs = twin(model)  # loads strictly: the same names and shapes

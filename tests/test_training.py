@@ -148,7 +148,7 @@ def test_orders_are_as_random_as_permutations_should_be() -> None:
     assert np.sum((counts - 200) ** 2 / 200) < 33.7  # exceeded once in 10,000 seeds
 
 
-@pytest.mark.parametrize("runtime", ["blas", "reference"])
+@pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(points, runtime: str) -> None:
     X, y = points
     models = [mlp(seed) for seed in (3, 3, 4)]

@@ -102,22 +102,53 @@ def _term(
     return out
 
 
+def stencil(
+    k: Function,
+    a: Array,
+    b: Array,
+    taps: Sequence[int],
+    b_step: int,
+    places: Sequence[int],
+    lanes: Sequence[tuple[int, int]],
+) -> list[list[Value]]:
+    """The same where there are few terms: those of b are loaded once, each element of a too.
+
+    The accumulator of a place is the sum over taps t of a[place + taps[t]] * b[t * b_step].
+    """
+    held = [[b.load(t * b_step + at, n) for at, n in lanes] for t in range(len(taps))]
+    sums: list[list[Value | None]] = [[None] * len(lanes) for _ in places]
+    uses: dict[int, list[tuple[int, int]]] = {}
+    for p, place in enumerate(places):
+        for t, tap in enumerate(taps):
+            uses.setdefault(place + tap, []).append((p, t))
+    for offset in sorted(uses):
+        x = a.load(offset)
+        spread = {n: k.splat(x, n) for n in {n for _, n in lanes}}
+        for p, t in uses[offset]:
+            for v, (_, n) in enumerate(lanes):
+                before = sums[p][v]
+                term = spread[n], held[t][v]
+                sums[p][v] = term[0] * term[1] if before is None else k.fma(*term, before)
+    return [[value for value in row if value is not None] for row in sums]
+
+
 @cache
-def blocking(rows: int, vectors: int, exact: bool) -> tuple[int, int]:
+def blocking(rows: int, vectors: int, exact: bool, unit: int = 1) -> tuple[int, int]:
     """(rows, vectors) of a block of accumulators for so many of both.
 
     The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
     block faster than its multiply-adds' latency. `exact` says that the rows are known, so that the
-    last block has just what is left; else what is left is done in halves.
+    last block has just what is left; else what is left is done in halves. Each row stands for
+    `unit` accumulators a vector.
     """
     best, least = (1, 1), float("inf")
     for v in range(1, min(vectors, 8) + 1):
         for p in range(1, min(rows, 28) + 1):
-            if p * v + v + 1 > host().registers - (host().registers < 32):
+            if p * unit * v + v + 1 > host().registers - (host().registers < 32) and (p, v) != (1, 1):
                 break
             row_blocks = list(spans(rows, p)) if exact else list(halves(rows, p))
             columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
-            cost = sum(_cycles(r, c) * n for n, r in row_blocks for c in columns)
+            cost = sum(_cycles(r * unit, c) * n for n, r in row_blocks for c in columns)
             cost *= 1.0 + 0.01 * len(row_blocks)  # of equals the one with less code
             if cost < least - 1e-9:
                 best, least = (p, v), cost

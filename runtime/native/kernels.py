@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir import Node
-from . import calls, movers, pools, products, reductions, sweep, winners
+from . import calls, movers, pools, products, reductions, sweep, winners, winograd
 from .products import Product
 from .site import Site, Work
 
@@ -26,6 +26,7 @@ LOOPS: dict[str, Callable[[Product], Work]] = {
     "conv2d_weight_grad": products.emit_weight_grad,
     "pooled_input_grad": winners.emit_input_grad,
     "pooled_weight_grad": winners.emit_weight_grad,
+    "winograd_conv2d": winograd.emit_conv2d,
 }
 
 
@@ -45,7 +46,12 @@ def _product_scratch(node: Node, rows: int) -> int:
     """Scratch of a product by loops, alone or at the beginning of a fused node."""
     if node.op == "fused":
         return sum(_product_scratch(n, rows) for n in node.attrs["body"].nodes)
-    return winners.input_grad_scratch(node) if node.op == "pooled_input_grad" else 0
+    match node.op:
+        case "pooled_input_grad":
+            return winners.input_grad_scratch(node)
+        case "winograd_conv2d":
+            return winograd.scratch(node)
+    return 0
 
 
 KERNELS: dict[str, Kernel] = {
@@ -56,6 +62,7 @@ KERNELS: dict[str, Kernel] = {
     "max": Kernel(reductions.emit_max),
     "correct": Kernel(reductions.emit_correct),
     "fused": Kernel(_fused, _product_scratch),
+    "winograd_weights": Kernel(winograd.emit_weights),
     "im2col": Kernel(movers.emit_im2col),
     "col2im": Kernel(movers.emit_col2im),
     "max_pool2d": Kernel(pools.emit_max_pool2d),

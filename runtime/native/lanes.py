@@ -7,7 +7,7 @@ at a `Spot`: so many lanes along the last axis, from one element on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,28 +121,39 @@ def in_order(mask: Node) -> bool:
 class Body:
     """A fused body's code: what does not depend on the element first, then `at` any spot.
 
-    `arrays` says where the body's inputs are; `cut` groups the axes of its shape.
+    `arrays` says where the body's inputs are; `cut` groups the axes of its shape. `nodes` are those
+    to evaluate, `wanted` those whose values are asked for: all, and the outputs, if not given.
     """
 
-    def __init__(self, k: Function, body: Graph, arrays: Mapping[Node, Array], cut: Groups) -> None:
-        self.k, self.body, self.arrays, self.cut = k, body, arrays, cut
+    def __init__(
+        self,
+        k: Function,
+        body: Graph,
+        arrays: Mapping[Node, Array],
+        cut: Groups,
+        nodes: Sequence[Node] | None = None,
+        wanted: Sequence[Node] | None = None,
+    ) -> None:
+        self.k, self.arrays, self.cut = k, arrays, cut
+        self.nodes = body.nodes if nodes is None else nodes
+        self.wanted = list(body.outputs.values()) if wanted is None else wanted
         self.fixed: dict[Node, Value] = {}
         for n in body.inputs:
             if n.shape == ():
                 self.fixed[n] = _element(arrays[n], n, 0, 0)
         self.streams = {
             n: stream(*(self.fixed[x] for x in n.inputs), n.attrs["key"])
-            for n in body.nodes
+            for n in self.nodes
             if n.op == "dropout_mask"
         }
-        for n in body.nodes:
+        for n in self.nodes:
             if n.op not in ("broadcast", "dropout_mask", "item") and n.type == n.tensor.like():
                 self.fixed[n] = self._apply(n, self.fixed, 0)
 
     def at(self, spot: Spot, given: Mapping[Node, Value] | None = None) -> dict[Node, Value]:
         """The values of all nodes at a spot; those `given` are at hand already."""
         env: dict[Node, Value] = {**self.fixed, **(given or {})}
-        for node in self.body.nodes:
+        for node in self.nodes:
             if node in env:
                 continue
             for x in node.inputs:
@@ -155,7 +166,7 @@ class Body:
                     env[node] = self._mask(node, spot)
                 case _:
                     env[node] = self._apply(node, env, spot.lanes)
-        for x in self.body.outputs.values():
+        for x in self.wanted:
             if x not in env:
                 env[x] = _element(self.arrays[x], x, spot.flat, spot.lanes)
         return env

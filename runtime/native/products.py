@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ...ir import Graph, Node
-from .contract import Loop, blocking, contract, over_rows, spans
+from .contract import Loop, blocking, contract, over_rows, spans, stencil
 from .dsl import Array, Value
 from .jit import host
 from .movers import concrete, fill
+from .pools import better
 from .lanes import Body, Spot, put
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
-ANCHORS = ("matmul", "conv2d", "pooled_input_grad")
-Write = Callable[[Int, Int, Int, Value], None]  # (leading index, column, flat element, lanes)
+HELD = 10  # weights, in vectors, that stay in registers besides a block's sums
+ENOUGH = 14  # accumulators from which a block of one line is efficient
+Pair = tuple[int, int]
+Lanes = Sequence[tuple[int, int]]
+Found = Mapping[Pair, list[Value]]
+ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
 
 class Product:
     """A product at a site: its node, operands, and how its elements are written.
 
-    A fused node has a product first and pointwise work on its elements after it.
+    A fused node has a product first, and then pointwise work on its elements. It may have a
+    max-pool between them; then `pool` is that, and `write_window` takes all entries of a window.
     """
 
     def __init__(self, site: Site) -> None:
         self.k, self.site, self.accumulate = site.k, site, site.accumulate
+        self.pool: Node | None = None
         body: Graph | None = site.node.attrs.get("body")
         if body is None:
             self.node, self.operands, self.body = site.node, list(site.operands), None
@@ -35,8 +43,17 @@ class Product:
         self.operands = [arrays[x] for x in self.node.inputs]
         rank = len(self.node.shape)
         cut = (tuple(range(rank - 1)), (rank - 1,))
-        self.body = Body(self.k, body, arrays, cut)
         self.outputs = list(zip(body.outputs.values(), site.results, strict=True))
+        self.pool = next((n for n in body.nodes if n.op == "max_pool2d"), None)
+        if self.pool is None:
+            self.body = Body(self.k, body, arrays, cut)
+            return
+        at = body.nodes.index(self.pool)
+        early = [n for n in body.nodes[:at] if n is not self.node]
+        late = [n for n in body.nodes[at + 1 :] if n.op != "item"]
+        self.items = {n.attrs["index"]: n for n in body.users[self.pool]}
+        self.before = Body(self.k, body, arrays, cut, early, self.pool.inputs)
+        self.body = Body(self.k, body, arrays, cut, late)
 
     def write(self, leading: Int, column: Int, width: int, value: Value) -> None:
         """Finishes the elements (leading, column...) of a result `width` wide, and stores them."""
@@ -47,10 +64,34 @@ class Product:
                 value = result.load(flat, value.lanes) + value
             result.store(value, flat)
             return
-        spot = Spot((leading, column), flat, value.lanes, self.site.row)
-        env = self.body.at(spot, {self.node: value})
+        self._finish(leading, column, flat, {self.node: value})
+
+    def write_window(
+        self, leading: Int, column: Int, width: int, entries: Sequence[tuple[Int, Value]]
+    ) -> None:
+        """Pools the entries of a window, each with its own leading index, and goes on from there."""
+        k, pool = self.k, self.pool
+        assert pool is not None
+        best = which = None
+        for number, (own, value) in enumerate(entries):
+            spot = Spot((own, column), own * width + column, value.lanes, self.site.row)
+            x = self.before.at(spot, {self.node: value})[pool.inputs[0]]
+            if best is None or which is None:
+                best, which = x, k.constant(0, "i8", value.lanes)
+                continue
+            wins = better(x, best)
+            best = k.select(wins, x, best)
+            which = k.select(wins, k.constant(number, "i8", value.lanes), which)
+        found = {0: best, 1: which}
+        given = {node: found[i] for i, node in self.items.items()}
+        self._finish(leading, column, leading * width + column, given)
+
+    def _finish(self, leading: Int, column: Int, flat: Int, given: Mapping[Node, Any]) -> None:
+        assert self.body is not None
+        lanes = next(iter(given.values())).lanes
+        env = self.body.at(Spot((leading, column), flat, lanes, self.site.row), given)
         for node, array in self.outputs:
-            put(array, env[node], flat, value.lanes)
+            put(array, env[node], flat, lanes)
 
 
 def emit_matmul(product: Product) -> Work:
@@ -178,36 +219,55 @@ def emit_dots(product: Product) -> Work:
 
 
 def emit_conv2d(product: Product) -> Work:
-    """conv2d on bordered images: positions by output channels, over taps and channels."""
+    """conv2d on bordered images: positions by output channels, over taps and channels.
+
+    With a pool behind it, blocks are of whole windows. Where a kernel has few terms its weights stay
+    in registers, and each element of the image is read once for all positions that it counts for.
+    """
     k, node, site = product.k, product.node, product.site
     x, w = product.operands
     _, h, wide, c = node.inputs[0].shape
     _, ho, wo, o = node.shape
     kh, kw = node.inputs[1].shape[:2]
     sh, sw = node.attrs["stride"]
+    ph, pw = product.pool.attrs["kernel"] if product.pool else (1, 1)
+    hp, wp = ho // ph, wo // pw  # windows
     loops = [Loop(kh, wide * c, kw * c * o), Loop(kw * c, 1, o)]
-    vectors = lanes_of(o, host().lanes)
-    p_block, v_block = _positions(ho, wo, len(vectors))
+    (lines, count), v_block = _positions(hp, wp, ph * pw, -(-o // host().lanes))
 
-    def plane(n: Int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
-        def block(y: Int, q: Int, lines: int, count: int) -> None:
-            spots = [(r, p) for r in range(lines) for p in range(count)]
+    def block(n: Int, y: Int, q: Int, size: tuple[int, int], column: Int, lanes: Lanes) -> None:
+        spots = [(r, p) for r in range(size[0] * ph) for p in range(size[1] * pw)]
+        start = x.at(n * (h * wide * c) + y * (ph * sh * wide * c) + q * (pw * sw * c))
+        if kh * kw * c * len(lanes) <= HELD:
+            places = [(r * sh * wide + p * sw) * c for r, p in spots]
+            taps = [(i * wide + j) * c + z for i in range(kh) for j in range(kw) for z in range(c)]
+            values = stencil(k, start, w.at(column), taps, o, places, lanes)
+        else:
             offsets = [(r * sh * wide + p * sw) * c for r, p in spots]
-            start = x.at(n * (h * wide * c) + y * (sh * wide * c) + q * (sw * c))
             values = contract(k, start, w.at(column), loops, offsets, lanes)
-            first = n * (ho * wo) + y * wo + q
-            for (r, p), row in zip(spots, values, strict=True):
-                for (at, _), value in zip(lanes, row, strict=True):
-                    product.write(first + (r * wo + p), column + at, o, value)
+        found = dict(zip(spots, values, strict=True))
+        for r in range(size[0]):
+            for p in range(size[1]):
+                for v, (at, _) in enumerate(lanes):
+                    finish(n, y + r, q + p, (r, p), found, v, column + at)
 
-        lines, count = p_block
-        over_rows(
-            k,
-            0,
-            ho,
-            lines,
-            lambda y, r: over_rows(k, 0, wo, count, lambda q, m: block(y, q, r, m)),
-        )
+    def finish(n: Int, y: Int, q: Int, spot: Pair, found: Found, v: int, column: Int) -> None:
+        if product.pool is None:
+            product.write(n * (ho * wo) + y * wo + q, column, o, found[spot][v])
+            return
+        corner = n * (ho * wo) + y * (ph * wo) + q * pw
+        entries = [
+            (corner + (i * wo + j), found[spot[0] * ph + i, spot[1] * pw + j][v])
+            for i in range(ph)
+            for j in range(pw)
+        ]
+        product.write_window(n * (hp * wp) + y * wp + q, column, o, entries)
+
+    def plane(n: Int, column: Int, lanes: Lanes) -> None:
+        def line(y: Int, r: int) -> None:
+            over_rows(k, 0, wp, count, lambda q, m: block(n, y, q, (r, m), column, lanes))
+
+        over_rows(k, 0, hp, lines, line)
 
     def run(begin: Int, end: Int) -> None:
         with k.range(begin, end) as n:
@@ -219,17 +279,16 @@ def emit_conv2d(product: Product) -> Work:
             if o > whole:
                 plane(n, whole, lanes_of(o - whole, host().lanes))
 
-    return Work(concrete(node.shape, site.rows)[0], run)
+    return Work(site.rows, run)
 
 
-def _positions(ho: int, wo: int, vectors: int) -> tuple[tuple[int, int], int]:
-    """((lines, positions in a line), vectors) of a block of a plane."""
-    p, v = blocking(wo, vectors, True)
-    lines = 1
-    if p == wo and wo * v < 14:
-        p_all, v = blocking(ho * wo, vectors, True)
-        lines = max(1, min(ho, p_all // wo))
-    return (lines, p), v
+def _positions(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[int, int], int]:
+    """((lines, units in a line), vectors) of a block of a plane of units of so many positions."""
+    units, v = blocking(across, vectors, True, unit)
+    if units == across and across * unit * v < ENOUGH:
+        every, v = blocking(lines * across, vectors, True, unit)
+        return (max(1, min(lines, every // across)), across), v
+    return (1, units), v
 
 
 def emit_weight_grad(product: Product) -> Work:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -47,9 +46,13 @@ class NativeProgram:
         offsets = {name: a.ctypes.data - self.base for name, a in self.outer.items()}
         self.module: Module = build(self.plan, offsets, workers, timed)
         text = self.module.text()
-        self.uses_blas = "@gemmc_sgemm" in text
-        symbols = [("gemmc_sgemm", provider().sgemm)] if self.uses_blas else []
+        self.blas = provider() if "@gemmc_sgemm" in text else None
+        symbols = [("gemmc_sgemm", self.blas.sgemm)] if self.blas else []
+        # Workers are the threads; a library that cannot be told to run but one may run more.
+        alone = 1 if self.blas and self.blas.threads else None
+        self._limit = ThreadLimit(alone, self.blas)
         self.machine = Machine(text, symbols)
+        self._functions = {name: self.machine.address(name) for name in ("run", "epoch")}
         self.workers = Workers(workers)
         self.arena = aligned_arena(self.module.arena_bytes)
         self._meet = aligned_arena(128)
@@ -74,7 +77,7 @@ class NativeProgram:
     def run(self, rows: int) -> Mapping[str, np.ndarray]:
         """Runs on what is in `bind(rows).inputs`; the outputs, as views of the arena."""
         self._put(rows=rows)
-        self._call(self._run_address)
+        self._call("run")
         return self.bind(rows).outputs
 
     def epoch(
@@ -97,7 +100,7 @@ class NativeProgram:
         self._put(**{k: a.ctypes.data for k, a in pointers.items()})
         self._put(count=len(order), bytes=int(x.dtype == np.uint8), step=step, seed=seed)
         self._context.view(np.float64)[WORDS.index("lr")] = lr
-        self._call(self._epoch_address)
+        self._call("epoch")
         return float(sums[0]), float(sums[1]) if "correct" in self.plan.outputs else float("nan")
 
     def takes(self, x: np.ndarray, y: np.ndarray) -> bool:
@@ -138,20 +141,9 @@ class NativeProgram:
                 return self.machine.llvm
         return self.machine.assembly
 
-    @cached_property
-    def _run_address(self) -> int:
-        return self.machine.address("run")
-
-    @cached_property
-    def _epoch_address(self) -> int:
-        return self.machine.address("epoch")
-
-    def _call(self, address: int) -> None:
-        if self.uses_blas:
-            with ThreadLimit(1, provider()):
-                self.workers.run(address, self._context_address)
-        else:
-            self.workers.run(address, self._context_address)
+    def _call(self, name: str) -> None:
+        with self._limit:
+            self.workers.run(self._functions[name], self._context_address, keep=self)
 
     def _put(self, **words: int) -> None:
         for name, word in words.items():
