@@ -18,9 +18,10 @@ import math
 from dataclasses import replace
 from functools import partial
 
-from ..ir import Builder, Graph, Node
+from ..ir import OPS, Builder, Graph, Node
 from ..ir.ops.reduce import spread
 from .rewrite import Rules, rewrite
+from .simplify import reshapes
 from .target import Target
 
 Pair = tuple[int, int]
@@ -42,6 +43,9 @@ def lower(graph: Graph, target: Target) -> Graph:
         "pad": (no_padding,),
         "slice": (whole_slice,),
     }
+    if target.generated:
+        rules |= {name: (sink_reshape,) for name, op in OPS.items() if op.pointwise}
+        rules |= {"reshape": (reshapes,)}
     return rewrite(graph, rules)
 
 
@@ -172,6 +176,39 @@ def _scatter_input_grad(b: Builder, node: Node) -> Node:
     size = (h + 2 * p, width + 2 * q)
     bordered = b.col2im(patches, kernel=(kh, kw), stride=node.attrs["stride"], size=size)
     return b.slice(bordered, start=(0, p, q, 0), size=node.shape)
+
+
+def sink_reshape(b: Builder, node: Node) -> Node | None:
+    """`f(x, reshape(m)) -> reshape(f(reshape(x), m))`, m a matrix made by a product or by f's like.
+
+    An update in the shape of the product that makes its gradient can be that one's epilogue.
+    """
+    matrices = [x.inputs[0] for x in node.inputs if x.op == "reshape"]
+    found = [m for m in matrices if _is_matrix(m)]
+    if not found or _is_matrix(node):
+        return None
+    shape = found[0].shape
+    moved = b.make(node.op, [_in_shape(b, x, shape) for x in node.inputs], node.attrs)
+    return b.reshape(moved, shape=node.shape)
+
+
+def _is_matrix(x: Node) -> bool:
+    """Whether x is a weight gradient by a product, or pointwise work on one."""
+    summed = x.op == "matmul" and x.attrs["transpose_a"]
+    return len(x.shape) == 2 and not x.tensor.per_row and (summed or OPS[x.op].pointwise)
+
+
+def _in_shape(b: Builder, x: Node, shape: tuple) -> Node:
+    match x.op:
+        case "full":
+            return b.full(**{**x.attrs, "shape": shape})
+        case "broadcast" if not x.attrs["axes"]:
+            return b.broadcast(x.inputs[0], shape=shape)
+        case "reshape" if x.inputs[0].shape == shape:
+            return x.inputs[0]
+        case op if OPS[op].pointwise:
+            return b.make(op, [_in_shape(b, y, shape) for y in x.inputs], x.attrs)
+    return b.reshape(x, shape=shape)
 
 
 def _walks_winners(target: Target, dy: Node, node: Node, channels: int) -> bool:

@@ -18,6 +18,9 @@ from gemmc.ir.types import FLOATS
 
 Types = tuple[TensorType, ...]
 
+# What `lower` makes of a float32 convolution where loops are generated, and no other runtime runs.
+GENERATED = ("pooled_input_grad", "pooled_weight_grad", "winograd_conv2d", "winograd_weights")
+
 
 @dataclass(frozen=True)
 class Example:
@@ -67,6 +70,21 @@ def read(text: str) -> Example:
     assert isinstance(call, ast.Call)
     attrs = {str(k.arg): _literal(k.value) for k in call.keywords}
     return Example(text, OPS[match[1]], types, attrs)  # type: ignore[arg-type]
+
+
+def joined(graphs: Sequence[Graph]) -> Graph:
+    """One graph of many that have nothing in common, so that they are compiled together.
+
+    Inputs and outputs of graph number i have `i.` in front of their names.
+    """
+    b = Builder()
+    inputs: list[Node] = []
+    outputs: dict[str, Node] = {}
+    for i, graph in enumerate(graphs):
+        own = [b.input(f"{i}.{n.name}", n.tensor) for n in graph.inputs]
+        inputs += own
+        outputs.update((f"{i}.{name}", y) for name, y in b.inline(graph, own).items())
+    return b.graph("joined", inputs, outputs)
 
 
 def results_of(b: Builder, node: Node) -> Sequence[Node]:

@@ -1,6 +1,6 @@
 """What ops do where a function has a corner or a number is none: at ties, 0, NaN and infinity.
 
-The interpreter, the blas runtime and, where an op says it follows it, PyTorch must agree.
+The interpreter, both compiled runtimes and, where an op says it follows it, PyTorch must agree.
 """
 
 from __future__ import annotations
@@ -9,37 +9,40 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from one_op import EXAMPLES, Example
+from one_op import EXAMPLES, GENERATED, joined
 from running import compile_program
 
 from gemmc.ir import Builder, Graph, TensorType, interpret, parse
 from gemmc.ir.types import N
 from gemmc.passes.autodiff import autodiff
 from gemmc.passes.pipeline import Program
+from gemmc.passes.target import CPU, Target
+from gemmc.runtime.native.target import native_target
 
 nan, inf = np.nan, np.inf
 SPECIAL = np.array([nan, inf, -inf, 0.0, -0.0, 1.0, 1.0, -1.0, 3.5, 1e-42], np.float32)
-PRODUCTS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad", "matmul", "shift_matmul")
-# a BLAS may skip zeros, so that 0 * inf is 0 or NaN
+RUNTIMES: dict[str, Target] = {"native": native_target(), "blas": CPU}
+# a BLAS may skip zeros, so that 0 * inf is 0 or NaN; what is generated does or sums differently
+PRODUCTS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad", "matmul", "shift_matmul", *GENERATED)
 
 
-@pytest.mark.parametrize(
-    "example", [e for e in EXAMPLES if e.op.name not in PRODUCTS and e.float_operands], ids=str
-)
-def test_interpreter_and_kernel_agree_on_ties_zeros_nans_and_infinities(example: Example) -> None:
-    graph = example.graph()
-    compiled = compile_program(Program(graph, 6))
+@pytest.mark.parametrize("target", RUNTIMES.values(), ids=RUNTIMES)
+def test_interpreter_and_kernels_agree_on_ties_zeros_nans_and_infinities(target: Target) -> None:
+    some = [e for e in EXAMPLES if e.op.name not in PRODUCTS and e.float_operands]
+    graph = joined([e.graph() for e in some])  # compiled together
+    compiled = compile_program(Program(graph, 6, target=target))
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        arrays = example.draw(rng, 6)
-        for i in example.float_operands:
-            x = arrays[f"x{i}"]
-            arrays[f"x{i}"] = rng.choice(SPECIAL, x.shape).astype(x.dtype)
+        arrays = {}
+        for i, example in enumerate(some):
+            given = example.draw(rng, 6)
+            for x in (f"x{j}" for j in example.float_operands):
+                given[x] = rng.choice(SPECIAL, given[x].shape).astype(given[x].dtype)
+            arrays.update((f"{i}.{name}", array) for name, array in given.items())
         expected, got = interpret(graph, arrays, 6), compiled.run(arrays, 6)
         for name, y in expected.items():
-            np.testing.assert_allclose(
-                got[name], y, rtol=1e-5, atol=1e-6, err_msg=f"{name}, seed {seed}"
-            )
+            about = f"{name} of {some[int(name.split('.')[0])]}, seed {seed}"
+            np.testing.assert_allclose(got[name], y, rtol=1e-5, atol=1e-6, err_msg=about)
 
 
 def test_relu_hands_nan_on_and_has_gradient_0_at_0_as_in_pytorch() -> None:
@@ -49,7 +52,7 @@ def test_relu_hands_nan_on_and_has_gradient_0_at_0_as_in_pytorch() -> None:
     twin = torch.tensor(x, requires_grad=True)
     y = torch.relu(twin)
     y.backward(torch.tensor(g))
-    for got in both(differentiated("%0: f32[N] = relu %x", "f32[N]", "f32[N]"), x=x, g=g):
+    for got in everywhere(differentiated("%0: f32[N] = relu %x", "f32[N]", "f32[N]"), x=x, g=g):
         np.testing.assert_array_equal(got["y"], y.detach().numpy())
         np.testing.assert_array_equal(got["x.grad"], twin.grad.numpy())
 
@@ -66,7 +69,7 @@ def test_of_a_tie_in_a_window_the_first_entry_wins_as_in_pytorch(stride: int, pa
     y = torch.nn.functional.max_pool2d(twin, (3, 2), stride, padding)
     g = rng.normal(size=y.shape).astype(np.float32)
     y.backward(torch.tensor(g))
-    for got in both(pool_graph(stride, padding, y.shape), x=x, g=g):
+    for got in everywhere(pool_graph(stride, padding, y.shape), x=x, g=g):
         np.testing.assert_array_equal(got["y"], y.detach().numpy())
         np.testing.assert_allclose(got["x.grad"], twin.grad.numpy(), atol=1e-6)  # order of sums
 
@@ -83,7 +86,7 @@ def test_a_nan_wins_its_window_and_gets_the_gradient_as_in_pytorch() -> None:
     y = torch.nn.functional.max_pool2d(twin, 2)
     g = np.arange(1, 6, dtype=np.float32).reshape(y.shape)
     y.backward(torch.tensor(g))
-    for got in both(pool_graph(2, 0, y.shape, (2, 2), (2, 2)), x=x, g=g):
+    for got in everywhere(pool_graph(2, 0, y.shape, (2, 2), (2, 2)), x=x, g=g):
         np.testing.assert_array_equal(got["y"], y.detach().numpy())
         np.testing.assert_array_equal(got["x.grad"], twin.grad.numpy())
 
@@ -91,7 +94,7 @@ def test_a_nan_wins_its_window_and_gets_the_gradient_as_in_pytorch() -> None:
 def test_of_several_nans_in_a_window_the_first_one_wins() -> None:
     x = np.array([1.0, nan, nan, 2.0], np.float32).reshape(1, 1, 2, 2)
     g = np.full((1, 1, 1, 1), 7.0, np.float32)
-    for got in both(pool_graph(2, 0, g.shape, (2, 2), (2, 2)), x=x, g=g):
+    for got in everywhere(pool_graph(2, 0, g.shape, (2, 2), (2, 2)), x=x, g=g):
         np.testing.assert_array_equal(got["x.grad"].ravel(), [0.0, 7.0, 0.0, 0.0])
 
 
@@ -100,7 +103,7 @@ def test_an_infinite_or_nan_gradient_reaches_the_winner_and_nothing_else() -> No
     g = np.array([inf, nan, -inf, 1.0], np.float32).reshape(1, 1, 2, 2)
     expected = np.zeros((4, 4), np.float32)
     expected[1::2, 1::2] = g[0, 0]
-    for got in both(pool_graph(2, 0, g.shape, (2, 2), (4, 4)), x=x, g=g):
+    for got in everywhere(pool_graph(2, 0, g.shape, (2, 2), (4, 4)), x=x, g=g):
         np.testing.assert_array_equal(got["x.grad"][0, 0], expected)
 
 
@@ -114,7 +117,7 @@ def test_where_ignores_the_branch_it_does_not_take() -> None:
     c = np.array([True, True, True, False, False, False])
     x = np.array([-0.0, 1.0, inf, nan, inf, -inf], np.float32)
     y = np.array([nan, inf, -inf, -0.0, 2.0, nan], np.float32)
-    for got in both(graph, c=c, x=x, y=y):
+    for got in everywhere(graph, c=c, x=x, y=y):
         np.testing.assert_array_equal(got["z"], [-0.0, 1.0, inf, -0.0, 2.0, nan])
         np.testing.assert_array_equal(np.signbit(got["z"]), np.signbit([-0.0, 1, 1, -0.0, 1, 1]))
 
@@ -126,7 +129,7 @@ def test_the_gradient_of_max_is_shared_by_those_that_tie_as_in_pytorch() -> None
     twin = torch.tensor(x, requires_grad=True)
     y = torch.amax(twin, 1)
     y.backward(torch.tensor(g))
-    for got in both(
+    for got in everywhere(
         differentiated("%0: f32[N] = max %x {axes=(1,)}", "f32[N,4]", "f32[N]"), x=x, g=g
     ):
         np.testing.assert_array_equal(got["y"], y.detach().numpy())
@@ -142,7 +145,7 @@ def test_a_row_is_correct_if_its_first_largest_score_is_at_its_label() -> None:
     )
     scores = np.array([[1, 2, 2], [1, 2, 2], [0, nan, 5], [nan, nan, 9], [-inf] * 3], np.float32)
     labels = np.array([1, 2, 1, 0, 0])
-    for got in both(graph, s=scores, y=labels):
+    for got in everywhere(graph, s=scores, y=labels):
         assert got["right"].tolist() == [True, False, True, True, True]
 
 
@@ -154,14 +157,14 @@ def test_softmax_of_huge_scores_is_finite_as_in_pytorch(op: str) -> None:
     twin = torch.tensor(x, requires_grad=True)
     y = getattr(torch, op)(twin, 1)
     y.backward(torch.tensor(g))
-    for got in both(differentiated(f"%0: f32[N,3] = {op} %x", "f32[N,3]", "f32[N,3]"), x=x, g=g):
+    for got in everywhere(differentiated(f"%0: f32[N,3] = {op} %x", "f32[N,3]", "f32[N,3]"), x=x, g=g):
         np.testing.assert_allclose(got["y"], y.detach().numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got["x.grad"], twin.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_mask_drops_everything_at_p_1_and_nothing_at_p_0() -> None:
     for p, value in ((1.0, 0.0), (0.0, 1.0)):
-        for got in both(mask_graph(p), seed=np.array(3), step=np.array(1)):
+        for got in everywhere(mask_graph(p), seed=np.array(3), step=np.array(1)):
             assert (got["y"] == value).all()
 
 
@@ -170,7 +173,7 @@ def test_a_mask_is_the_same_in_every_layout_and_for_every_number_of_rows() -> No
     plain = interpret(mask_graph(0.4), given, 6)["y"]
     turned = mask_graph(0.4, shape=(N, 5, 3, 4), perm=(0, 2, 3, 1))
     for rows in (1, 4, 6):
-        for got in both(turned, rows=rows, **given):
+        for got in everywhere(turned, rows=rows, **given):
             np.testing.assert_array_equal(got["y"], plain.transpose(0, 2, 3, 1)[:rows])
 
 
@@ -190,13 +193,13 @@ def test_a_mask_drops_a_share_of_p_anew_for_each_seed_step_and_key() -> None:
             assert abs(both_zero - 0.09) < 0.01  # independent of each other
 
 
-def both(
+def everywhere(
     graph: Graph, rows: int | None = None, **arrays: np.ndarray
-) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """What the interpreter and the blas runtime make of the same arrays."""
+) -> list[Mapping[str, np.ndarray]]:
+    """What the interpreter and both compiled runtimes make of the same arrays."""
     rows = rows or next((len(a) for a in arrays.values() if np.ndim(a)), 6)
-    compiled = compile_program(Program(graph, max(rows, 6)))
-    return interpret(graph, arrays, rows), compiled.run(arrays, rows)
+    compiled = [compile_program(Program(graph, max(rows, 6), target=t)) for t in RUNTIMES.values()]
+    return [interpret(graph, arrays, rows), *(c.run(arrays, rows) for c in compiled)]
 
 
 def differentiated(statement: str, x: str, y: str) -> Graph:

@@ -1,7 +1,8 @@
 """Every op passes these laws by being listed, with no code of its own.
 
 Each example of each op is drawn from its domain: the shape rule against the meaning, the gradient
-against finite differences in float64, the kernel against the meaning, in an arena full of rubbish.
+against finite differences in float64, the kernels of both runtimes against the meaning, in an arena
+full of rubbish.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from one_op import EXAMPLES, Example, draw, results_of
+from one_op import EXAMPLES, GENERATED, Example, draw, joined, results_of
 from running import POISONS, compile_program
 
 from gemmc.ir import OPS, Builder, CompileError, Graph, Node, TensorType, interpret, verify
@@ -19,7 +20,8 @@ from gemmc.ir.types import DTYPES, FLOATS, N
 from gemmc.passes.autodiff import autodiff
 from gemmc.passes.pipeline import Program
 from gemmc.passes.plan import Loop
-from gemmc.passes.target import Target
+from gemmc.passes.target import CPU, Target
+from gemmc.runtime.native.target import native_target
 
 ROWS = 7  # a prime: every tile of more than one row leaves a ragged last one
 WITHOUT_EXAMPLES = {
@@ -37,6 +39,15 @@ TARGETS = {
     "tiles of a few rows": Target(cache_bytes=1500),
     "shift in tiles": Target(conv_form="shift", cache_bytes=2500),
 }
+HOST = native_target()
+NATIVE_TARGETS = {
+    "chosen forms": HOST,
+    "tiles of a row": replace(HOST, cache_bytes=1),
+    "tiles of a few rows": replace(HOST, cache_bytes=1500, shards=2),
+    "BLAS over patches": replace(HOST, products="blas", conv_form="im2col", shards=2),
+    "BLAS over shifted planes": replace(HOST, products="blas", conv_form="shift", cache_bytes=2500),
+}
+SINGLE = ("shift_matmul", *GENERATED)  # sgemm, and what lower makes of float32 alone
 # relative and absolute, by itemsize: sums of at most 100 products of numbers up to 4, reordered
 TOLERANCES = {4: (1e-5, 5e-5), 8: (1e-13, 1e-12)}
 
@@ -61,16 +72,20 @@ def test_the_shape_rule_agrees_with_the_meaning(example: Example, wide: bool) ->
 
 @each_example
 def test_what_the_shape_rule_accepts_runs_and_the_rest_is_a_compile_error(example: Example) -> None:
+    accepted: list[tuple[Example, Graph]] = []
     for mutant in mutants(example):
         try:
-            graph = mutant.graph()
+            accepted.append((mutant, mutant.graph()))
         except CompileError:
             continue
-        arrays = draw_inputs(graph, mutant, seed=1, rows=3)
-        expected = interpret(graph, arrays, 3)
-        got = compile_program(Program(graph, 3)).run(arrays, 3)
+    graph = joined([g for _, g in accepted])  # compiled together, which saves a minute
+    arrays = draw_inputs(graph, example, seed=1, rows=3)
+    expected = interpret(graph, arrays, 3)
+    for target in (HOST,) if example.op.name in GENERATED else (HOST, CPU):
+        got = compile_program(Program(graph, 3, target=target)).run(arrays, 3)
         for name, y in expected.items():
-            check_close(got[name], y, f"{mutant.types} {mutant.attrs}")
+            mutant, _ = accepted[int(name.split(".")[0])]
+            check_close(got[name], y, f"{mutant.types} {mutant.attrs} for {target}")
 
 
 @each_example
@@ -123,7 +138,7 @@ def test_the_gradient_agrees_with_finite_differences(example: Example) -> None:
             )
 
 
-@each_example
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.op.name not in GENERATED], ids=str)
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_the_kernel_computes_the_meaning(example: Example, target: Target, wide: bool) -> None:
@@ -138,10 +153,31 @@ def test_the_kernel_computes_the_meaning(example: Example, target: Target, wide:
             assert one[name].tobytes() == other[name].tobytes(), "depends on rubbish in the arena"
 
 
+@pytest.mark.parametrize("target", NATIVE_TARGETS.values(), ids=NATIVE_TARGETS)
+@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+def test_so_does_the_native_kernel(target: Target, wide: bool) -> None:
+    """All examples are compiled together: alone they would cost a tenth of a second each."""
+    some = [e.in_float64() for e in EXAMPLES if e.op.name not in SINGLE] if wide else EXAMPLES
+    compiled = compile_program(Program(joined([e.graph() for e in some]), ROWS, target=target))
+    for rows in (1, 2, ROWS - 2, ROWS):
+        arrays, expected = {}, {}
+        for i, example in enumerate(some):
+            graph = example.graph()
+            given = draw_inputs(graph, example, seed=rows, rows=rows)
+            arrays.update((f"{i}.{k}", a) for k, a in given.items())
+            expected.update((f"{i}.{k}", y) for k, y in interpret(graph, given, rows).items())
+        one, other = (compiled.run(arrays, rows, poison) for poison in POISONS)
+        for name, y in expected.items():
+            about = f"{some[int(name.split('.')[0])]}: {name} of {rows} rows"
+            check_close(one[name], y, about)
+            assert one[name].tobytes() == other[name].tobytes(), f"{about} depends on rubbish"
+
+
 def test_the_targets_above_make_loops_of_whole_and_of_ragged_tiles() -> None:
     tiles = {
         (e.op.name, part.tile)
         for e in EXAMPLES
+        if e.op.name not in GENERATED
         for target in TARGETS.values()
         for part in compile_program(Program(e.graph(), ROWS, target=target)).plan.parts
         if isinstance(part, Loop)

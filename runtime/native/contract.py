@@ -133,13 +133,15 @@ def stencil(
 
 
 @cache
-def blocking(rows: int, vectors: int, exact: bool, unit: int = 1) -> tuple[int, int]:
+def blocking(
+    rows: int, vectors: int, exact: bool, unit: int = 1, shares: int = 1
+) -> tuple[int, int]:
     """(rows, vectors) of a block of accumulators for so many of both.
 
     The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
     block faster than its multiply-adds' latency. `exact` says that the rows are known, so that the
     last block has just what is left; else what is left is done in halves. Each row stands for
-    `unit` accumulators a vector.
+    `unit` accumulators a vector. Columns of blocks should divide among `shares` workers.
     """
     best, least = (1, 1), float("inf")
     for v in range(1, min(vectors, 8) + 1):
@@ -149,6 +151,7 @@ def blocking(rows: int, vectors: int, exact: bool, unit: int = 1) -> tuple[int, 
             row_blocks = list(spans(rows, p)) if exact else list(halves(rows, p))
             columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
             cost = sum(_cycles(r * unit, c) * n for n, r in row_blocks for c in columns)
+            cost *= -(-len(columns) // shares) * shares / len(columns)
             cost *= 1.0 + 0.01 * len(row_blocks)  # of equals the one with less code
             if cost < least - 1e-9:
                 best, least = (p, v), cost

@@ -16,6 +16,8 @@ from .lanes import Body, Spot, put
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
+LINE = 8  # vectors of a line that an update goes through together
+SHARES = 4  # workers among which columns of blocks should divide without a rest
 HELD = 10  # weights, in vectors, that stay in registers besides a block's sums
 ENOUGH = 14  # accumulators from which a block of one line is efficient
 Pair = tuple[int, int]
@@ -135,7 +137,12 @@ def _blocks(
     k = product.k
     vectors = -(-width // host().lanes)
     nominal = rows if isinstance(rows, int) else most
-    p_block, v_block = blocking(nominal, vectors, isinstance(rows, int))
+    wide = vectors > 1 and width > nominal
+    shares = SHARES if wide else 1
+    p_block, v_block = blocking(nominal, vectors, isinstance(rows, int), shares=shares)
+    if node_streams(product) > 1:  # an update: whole lines of all that it reads and writes
+        v_block = min(LINE, vectors)
+        p_block = max(1, (host().registers - 1 - v_block) // v_block)
     columns = v_block * host().lanes
 
     def block(row: Int, count: int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
@@ -170,9 +177,17 @@ def _blocks(
         if rest:
             stripe(begin, end, whole, rest)
 
-    if width >= 4 * columns or width > nominal:
+    if wide:
         return Work(width, by_columns, columns)
     return Work(rows, by_rows, p_block)
+
+
+def node_streams(product: Product) -> int:
+    """How many operands as large as the result its epilogue reads."""
+    body = product.site.node.attrs.get("body")
+    if body is None:
+        return 0
+    return sum(x.shape == product.node.shape for x in body.inputs)
 
 
 def emit_dots(product: Product) -> Work:

@@ -18,6 +18,7 @@ from .products import Product
 from .site import Int, Work
 from .sweep import lanes_of
 
+UNROLLED = 8  # windows in a line up to which the loop over them is unrolled
 BITS_HELD = 64  # channels whose bits one integer holds
 
 
@@ -51,6 +52,10 @@ class Windows:
                 place = entry + y * self.steps[0] + x * self.steps[1]
                 return turn(g.load(at), place, values)
 
+            if self.wo <= UNROLLED:
+                for x in range(self.wo):
+                    values = window(x, values)
+                return values
             return k.fold(0, self.wo, values, window)
 
         return k.fold(0, self.ho, values, line)

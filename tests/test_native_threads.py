@@ -1,0 +1,395 @@
+"""Threads of the native runtime: they change no bit of any result, and get in nobody's way."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from programs import MODELS, Model, cnn, spiral
+from random_models import random_case
+from running import POISONS, poison_bytes
+from twins import twin
+
+import gemmc
+from gemmc import (
+    SGD,
+    Adam,
+    Conv2d,
+    CrossEntropyLoss,
+    Dropout,
+    Executable,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    ReLU,
+    Sequential,
+)
+
+ROOT = Path(gemmc.__file__).parent
+Made = Callable[[], Model]
+
+
+def native(given: Model, batch_size: int = 8, threads: int | None = 1) -> Executable:
+    model, shape = given
+    return gemmc.compile(model, shape, batch_size, runtime="native", threads=threads)
+
+
+def data(exe: Executable, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets that fit a model."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, *exe.input_shape)).astype(np.float32)
+    shape = exe.output_type.concrete(rows)
+    if isinstance(exe.model.loss_func, CrossEntropyLoss):
+        return x, rng.integers(0, shape[1], rows)
+    return x, rng.normal(size=shape).astype(np.float32)
+
+
+def stored(exe: Executable) -> dict[str, bytes]:
+    """Parameters and optimiser state, bit by bit."""
+    return {name: a.tobytes() for name, a in exe.model.state.stored.items()}
+
+
+def told(value: object) -> object:
+    """Numbers and arrays as bytes, so that equal means every bit."""
+    if isinstance(value, (tuple, list)):
+        return [told(v) for v in value]
+    if isinstance(value, dict):
+        return {k: told(v) for k, v in value.items()}
+    return np.asarray(value).tobytes()
+
+
+def everything(exe: Executable, before: Callable[[str], None] = lambda program: None) -> list:
+    """What each way to use a model gives, over several steps with ragged batches."""
+    size, seen = exe.batch_size, []
+    x, y = data(exe, 2 * size + size // 2 + 1, seed=1)
+    for rows in (size, max(1, size - 1), 1):
+        before("grads")
+        seen.append(told(exe.loss_and_grads(x[:rows], y[:rows], train=True)))
+        before("step")
+        seen.append(told(exe.train_step(x[:rows], y[:rows])))
+    before("step")
+    history = exe.fit(x, y, epochs=2)
+    seen.append(told([history.loss, history.accuracy]))
+    before("evaluate")
+    seen.append(told(exe.evaluate(x, y)))
+    before("predict")
+    seen.append(told(exe(x)))
+    return [*seen, stored(exe)]
+
+
+RANDOM = [*range(300, 310)]
+SAMPLE: dict[str, Made] = {
+    "the example CNN": lambda: cnn(28),
+    "spiral": spiral,
+    "strided": MODELS["strided"],
+    "same padding": MODELS["same padding"],
+    "batch norm": MODELS["batch norm"],
+}
+
+
+def random_model(seed: int) -> Model:
+    case = random_case(seed, [Adam(1e-2), SGD(0.1, momentum=0.9)][seed % 2])
+    layers = case.model.layers
+    if seed % 3 == 0:
+        layers = [Dropout(0.3), *layers]
+    return Sequential(layers, case.model.loss_func, case.model.optimizer, seed=seed), (
+        case.input_shape
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_any_number_of_threads_gives_the_same_bits_as_one(name: str) -> None:
+    expected = everything(native(SAMPLE[name]()))
+    for threads in (1, 2, 3, 4):  # 1: from run to run
+        assert everything(native(SAMPLE[name](), threads=threads)) == expected, threads
+
+
+@pytest.mark.parametrize("seed", RANDOM)
+def test_any_number_of_threads_gives_the_same_bits_for_random_models(seed: int) -> None:
+    size = 1 + seed % 13
+    expected = everything(native(random_model(seed), size))
+    for threads in ((2, 4), (3, 1))[seed % 2]:
+        seen = everything(native(random_model(seed), size, threads))
+        assert seen == expected, f"seed {seed}, {threads} threads"
+
+
+def test_many_more_threads_than_cores_only_take_longer() -> None:
+    threads = 3 * (os.cpu_count() or 1) + 2
+    expected = everything(native(MODELS["same padding"]()))
+    assert everything(native(MODELS["same padding"](), threads=threads)) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", [*MODELS])
+def test_what_is_in_the_arena_before_a_run_changes_nothing(name: str, threads: int) -> None:
+    """The private arenas of the workers are part of it."""
+    seen = []
+    for poison in POISONS:
+        exe = native(MODELS[name](), 6, threads)
+
+        def poisoned(program: str, exe: Executable = exe, poison: str = poison) -> None:
+            runner = exe._program(program, program in ("step", "grads")).runner
+            assert runner.arena.nbytes >= runner.plan.arena_bytes + threads * runner.plan.private_bytes
+            poison_bytes(runner.arena, poison)
+
+        seen.append(everything(exe, poisoned))
+    assert seen[0] == seen[1] == everything(native(MODELS[name](), 6))
+
+
+def test_two_models_train_at_the_same_time_in_two_python_threads() -> None:
+    """Compiled there as well; each is what it is alone."""
+    makes = [lambda: cnn(12), MODELS["same padding"], spiral]
+    expected = [everything(native(make(), threads=2)) for make in makes]
+    seen: dict[int, list] = {}
+
+    def train(number: int) -> None:
+        seen[number] = everything(native(makes[number](), threads=2))
+
+    threads = [threading.Thread(target=train, args=(i,)) for i in range(len(makes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "hangs"
+    assert [seen[i] for i in range(len(makes))] == expected
+
+
+def test_two_executables_of_one_model_take_turns_on_its_parameters() -> None:
+    """One of 8 rows and one of 5, on other numbers of threads, and one alone for both."""
+    given, twins = cnn(12), cnn(12)
+    one, other = native(given, 8, 1), native(given, 5, 3)
+    alone = native(twins, 8, 2)
+    x, y = data(one, 8, seed=2)
+    for step in range(6):
+        rows = (8, 5, 3)[step % 3]
+        exe = one if rows == 8 else other
+        # sums of fewer rows are the same sums, so both agree in what rounding leaves
+        assert exe.train_step(x[:rows], y[:rows]) == pytest.approx(
+            alone.train_step(x[:rows], y[:rows]), rel=1e-5
+        )
+    assert given[0].state.step == twins[0].state.step == 6
+    for name, array in given[0].state_dict().items():
+        np.testing.assert_allclose(array, twins[0].state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_an_executable_may_be_let_go_at_any_time() -> None:
+    """Its code and arena are freed while its threads may still be on their way out."""
+    before = threading.active_count()
+    for i in range(20):
+        exe = native(MODELS["wide"](), 4, threads=3)
+        x, y = data(exe, 4, seed=i)
+        exe.train_step(x, y)
+        del exe
+    gc.collect()
+    for _ in range(500):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before, "threads outlive what they worked for"
+
+
+def interrupted_by(seconds: float, run: Callable[[], object]) -> object:
+    """What run() gives if Ctrl-C is pressed after so long."""
+    pressing = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    pressing.start()
+    try:
+        return run()
+    finally:
+        pressing.join()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ctrl_c_in_a_long_fit_leaves_the_model_at_a_step_boundary(threads: int) -> None:
+    given, size = cnn(12), 8
+    exe = native(given, size, threads)
+    x, y = data(exe, 500 * size - 3, seed=3)
+    history = interrupted_by(0.25, lambda: exe.fit(x, y, epochs=10**9))
+    assert isinstance(history, gemmc.History) and history.interrupted
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    model, again = given[0], native(cnn(12), size, 1)
+    steps = model.state.step
+    assert steps > 0 and len(history.loss) == model.state.epoch == steps // 500
+    wanted, targets = again.checked("x", x, "y", y)
+    for order in chunks(model.seed, len(x), steps, size):
+        again.step(wanted, targets, order)
+    assert stored(exe) == stored(again), f"after {steps} steps"
+    exe.train_step(x[:size], y[:size])  # and goes on
+
+
+def chunks(seed: int, rows: int, steps: int, size: int) -> Iterator[np.ndarray]:
+    """The rows of each of the first steps that fit makes."""
+    per_epoch = -(-rows // size)
+    for epoch in range(-(-steps // per_epoch)):
+        order = gemmc.epoch_order(seed, epoch, rows)
+        for step in range(min(per_epoch, steps - epoch * per_epoch)):
+            yield order[step * size : (step + 1) * size]
+
+
+class Alarm(Exception):
+    """Raised wherever the main thread happens to be, as Ctrl-C is outside of fit."""
+
+
+def test_an_exception_from_a_signal_at_any_moment_leaves_no_worker_waiting() -> None:
+    exe = native(spiral(), 8, threads=3)
+    x, y = data(exe, 8, seed=4)
+    exe.train_step(x, y)
+
+    def ring(number: int, frame: object) -> None:
+        raise Alarm
+
+    usual, rung = signal.signal(signal.SIGALRM, ring), 0
+    rng = np.random.default_rng(5)
+    try:
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(2e-5, 1e-3)))
+                while True:
+                    exe.train_step(x, y)
+            except Alarm:
+                rung += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert rung == 300
+    assert np.isfinite(exe.train_step(x, y))
+
+
+def test_a_forked_process_trains_with_threads_of_its_own() -> None:
+    exe = native(cnn(12), 8, threads=3)
+    x, y = data(exe, 8, seed=6)
+    exe.train_step(x, y)
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+
+    def child() -> None:
+        theirs.send(told([exe.train_step(x, y) for _ in range(3)]))
+
+    process = context.Process(target=child)
+    process.start()
+    try:
+        assert mine.poll(60), "hangs"
+        assert mine.recv() == told([exe.train_step(x, y) for _ in range(3)])
+        process.join(60)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
+SCRIPT = """
+import os, sys, threading
+import numpy as np
+import gemmc
+from gemmc import *
+
+layers = [Conv2d(1, 16, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(576, 10)]
+model = Sequential(layers, CrossEntropyLoss(), Adam())
+exe = gemmc.compile(model, (1, 14, 14), 8, runtime="native", threads=3)
+X = np.random.default_rng(0).normal(size=(100, 1, 14, 14)).astype(np.float32)
+y = np.arange(100) % 10
+exe.fit(X, y, epochs=2)
+print("trained", flush=True)
+"""
+ENDS = {
+    "at the end of the script": ("", 0, "trained"),
+    "by sys.exit": ("sys.exit(3)", 3, "trained"),
+    "by sys.exit from within a loop of steps": (
+        """
+        for i in range(10):
+            exe.train_step(X[:8], y[:8])
+            if i == 5:
+                sys.exit(4)
+        """,
+        4,
+        "trained",
+    ),
+    "by an exception of the user's": ("exe.train_step(X[:8], y[:8]); 1 / 0", 1, "ZeroDivisionError"),
+    "by a fault of the user's": ("exe.train_step(X[:9], y[:9])", 1, "DataError"),
+    "by os._exit": ("os._exit(5)", 5, "trained"),
+    "while another thread trains that need not be waited for": (
+        """
+        other = gemmc.compile(model, (1, 14, 14), 8, runtime="native", threads=2)
+        thread = threading.Thread(target=other.fit, args=(X, y), kwargs={"epochs": 10**9}, daemon=True)
+        thread.start()
+        thread.join(0.3)
+        """,
+        0,
+        "trained",
+    ),
+    "when another thread has trained to its end": (
+        """
+        def train():
+            threading.main_thread().join()
+            print(len(exe.fit(X, y, epochs=30).loss), "epochs more")
+        threading.Thread(target=train).start()
+        """,
+        0,
+        "30 epochs more",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_process_that_has_trained_ends(how: str) -> None:
+    code, status, said = ENDS[how]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + textwrap.dedent(code)],
+        cwd=ROOT / "tests",
+        capture_output=True,
+        text=True,
+        timeout=60,  # it would hang for ever
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+
+
+def classifier() -> Model:
+    layers = [
+        *(Conv2d(2, 8, 3, padding=1), ReLU(), MaxPool2d(2)),
+        *(Conv2d(8, 16, 3), ReLU(), Flatten(), Linear(144, 12), ReLU(), Linear(12, 4)),
+    ]
+    return Sequential(layers, CrossEntropyLoss(), SGD(0.1), seed=7), (2, 10, 10)
+
+
+def regression() -> Model:
+    layers = [Linear(5, 9), ReLU(), Linear(9, 3)]
+    return Sequential(layers, MSELoss(), SGD(0.1), seed=8), (5,)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("make", [classifier, regression])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinities_in_the_input_come_out_as_in_pytorch(
+    make: Made, odd: float, threads: int
+) -> None:
+    exe = native(make(), 6, threads)
+    x, y = data(exe, 6, seed=9)
+    x[(2, *(1,) * (x.ndim - 1))] = odd
+    theirs = twin(exe.model)
+    _, wanted = theirs.loss_and_grads(x, y)
+    loss, grads = exe.loss_and_grads(x, y)
+    assert np.isnan(loss)
+    for name, expected in wanted.items():
+        np.testing.assert_array_equal(np.isnan(grads[name]), np.isnan(expected), err_msg=name)
+        np.testing.assert_array_equal(np.isinf(grads[name]), np.isinf(expected), err_msg=name)
+    for _ in range(2):
+        assert np.isnan(exe.train_step(x, y)) and np.isnan(theirs.train_step(x, y))
+    for name, expected in theirs.state().items():
+        seen = exe.model.state_dict()[name]
+        np.testing.assert_array_equal(np.isnan(seen), np.isnan(expected), err_msg=name)
+    assert np.isnan(exe.evaluate(x, y)[0])
+    with torch.no_grad():
+        np.testing.assert_array_equal(np.isnan(exe(x)), np.isnan(theirs.predict(x)))
