@@ -20,6 +20,7 @@ from .target import Target
 
 GENERATED = ("loops", "direct", "winners", "winograd")  # forms of products that take pointwise work as their epilogue
 
+ROW = 8  # vectors of a row that is worked on as one
 POOLED = 9  # entries of a window that a convolution makes in registers
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
@@ -48,6 +49,10 @@ def fuse(graph: Graph, target: Target) -> Graph:
             for user in graph.users[node]:
                 if is_pointwise(user) and user.shape == node.shape:
                     clusters.merge(node, user, partial(_epilogue, graph, clusters))
+    for node in graph.nodes if target.generated else ():
+        for x in clusters.sources(node):
+            if _by_rows(target, x) and _by_rows(target, node):
+                clusters.merge(x, node, _on_one_row)
     for node in graph.nodes:
         if node.op == "max_pool2d" and _pools_a_convolution(graph, clusters, node):
             _take_pool(graph, clusters, node)
@@ -86,6 +91,27 @@ def _epilogue(graph: Graph, clusters: Clusters, group: list[Node]) -> bool:
         return False
     small = [x for n in group for x in n.inputs if x.op in ("broadcast", "dropout_mask")]
     return all(_along_columns(x) for x in small)
+
+
+def _by_rows(target: Target, node: Node) -> bool:
+    """Whether a node makes rows, of a few vectors, or numbers of rows, from such."""
+    reduces = node.op in ("sum", "max") and node.attrs["axes"] == (1,)
+    if not (reduces or is_pointwise(node) or node.op in ("one_hot", "correct")):
+        return False
+    shapes = [x.shape for x in (*node.inputs, node) if x.shape]
+    wide = {s[1] for s in shapes if len(s) == 2}
+    most = 64 if node.op == "correct" else ROW * target.lanes
+    rowed = all(len(s) <= 2 and not isinstance(s[0], int) for s in shapes)
+    return rowed and max(wide, default=0) <= most
+
+
+def _on_one_row(group: list[Node]) -> bool:
+    """Whether a group reduces rows, all of one width, and spreads numbers over them as it should."""
+    shapes = {x.shape for n in group for x in (n, *n.inputs) if len(x.shape) == 2}
+    reduces = any(n.op in ("sum", "max", "one_hot", "correct") for n in group)
+    spread = all(x.attrs["axes"] in ((), (0,), (1,)) for n in group for x in n.inputs if x.op == "broadcast")
+    masks = any(x.op == "dropout_mask" for n in group for x in n.inputs)
+    return reduces and len(shapes) == 1 and spread and not masks and not any(map(is_anchor, group))
 
 
 def _pools_a_convolution(graph: Graph, clusters: Clusters, pool: Node) -> bool:

@@ -27,17 +27,22 @@ from gemmc.passes.layout import Layout, layout
 from gemmc.passes.lower import lower
 from gemmc.passes.pipeline import PIPELINE, Program, check_meaning, in_float64, run_passes
 from gemmc.passes.simplify import simplify
-from gemmc.passes.target import Target
+from gemmc.passes.target import CPU, Target
+from gemmc.runtime.native.target import native_target
 
 Change = Callable[[Builder, Node], Node | None]
 
 ROWS = 5
+HOST = native_target()
 TARGETS = {
-    "chosen forms": Target(),
+    "chosen forms": CPU,
+    "native": HOST,
     "im2col in tiles": Target(conv_form="im2col", cache_bytes=4000),
+    "native in tiles of a row": replace(HOST, cache_bytes=1),
     "shift in tiles of a row": Target(conv_form="shift", cache_bytes=1),
+    "native with BLAS in tiles": replace(HOST, products="blas", conv_form="im2col", cache_bytes=4000),
 }
-RANDOM_GRAPHS = range(40)
+RANDOM_GRAPHS = range(60)
 RANDOM_MODELS = range(12)
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=str)
@@ -49,10 +54,11 @@ def test_no_pass_changes_what_a_training_step_means(model: str, target: Target) 
     check_passes(program("step", MODELS[model](), ROWS, target))
 
 
+@pytest.mark.parametrize("target", [CPU, HOST], ids=["blas", "native"])
 @pytest.mark.parametrize("name", ["evaluate", "predict", "grads"])
 @pytest.mark.parametrize("model", MODELS)
-def test_no_pass_changes_what_another_program_means(model: str, name: str) -> None:
-    check_passes(program(name, MODELS[model](), ROWS))
+def test_no_pass_changes_what_another_program_means(model: str, name: str, target: Target) -> None:
+    check_passes(program(name, MODELS[model](), ROWS, target))
 
 
 @pytest.mark.parametrize("seed", RANDOM_MODELS)
@@ -120,17 +126,21 @@ def test_a_random_graph_runs_as_it_is_interpreted(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", RANDOM_GRAPHS[::3])
 def test_a_pass_has_nothing_left_to_do_on_what_it_made(seed: int) -> None:
-    check_idempotence(random_program(seed, Target()))
+    check_idempotence(random_program(seed, target_for(seed)))
 
 
+@pytest.mark.parametrize("target", [CPU, HOST], ids=["blas", "native"])
 @pytest.mark.parametrize("model", MODELS)
-def test_nor_on_the_training_step_of_a_model(model: str) -> None:
-    check_idempotence(program("step", MODELS[model](), ROWS))
+def test_nor_on_the_training_step_of_a_model(model: str, target: Target) -> None:
+    check_idempotence(program("step", MODELS[model](), ROWS, target))
 
 
-def test_the_pipeline_passes_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", [CPU, HOST], ids=["blas", "native"])
+def test_the_pipeline_passes_its_own_check(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GEMMC_CHECK", "2")
-    run_passes(program("step", MODELS["cnn"](), ROWS))
+    run_passes(program("step", MODELS["cnn"](), ROWS, target))
 
 
 SABOTAGE: dict[str, Change] = {
@@ -284,6 +294,6 @@ def check_idempotence(program: Program) -> None:
         "cleanup": simplify,
         "layout": layout,
         "lower": lambda g: lower(g, program.target),
-        "fuse": fuse,
+        "fuse": lambda g: fuse(g, program.target),
     }.items():
         assert str(again(stages[name])) == str(stages[name]), name

@@ -302,6 +302,12 @@ class Function:
         text = f"bitcast {x.type} {x.ref} to i{x.lanes}"
         return self._emit(text, f"i{x.lanes}", 0, f"bits({show(x)})")
 
+    def lowest_bit(self, x: Value) -> Value:
+        """The number of the lowest bit that is set in an i64, which is not 0."""
+        self.declared.add("declare i64 @llvm.cttz.i64(i64, i1)")
+        text = f"call i64 @llvm.cttz.i64(i64 {x.ref}, i1 true)"
+        return self._emit(text, "i64", 0, f"lowest bit of {show(x)}")
+
     def lane_numbers(self, lanes: int, scalar: str = "i32", factor: int = 1) -> Value:
         """The vector 0, 1, 2, ... times `factor`."""
         inside = ", ".join(f"{scalar} {i * factor & ((1 << BITS[scalar]) - 1)}" for i in range(lanes))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir import Node
-from . import calls, movers, pools, products, reductions, sweep, winners, winograd
+from . import calls, movers, pools, products, reductions, rowwise, sweep, winners, winograd
 from .products import Product
 from .site import Site, Work
 
@@ -38,8 +38,10 @@ def _product(site: Site) -> Work:
 
 
 def _fused(site: Site) -> Work:
-    anchored = any(n.op in products.ANCHORS for n in site.node.attrs["body"].nodes)
-    return _product(site) if anchored else sweep.emit(site)
+    ops = {n.op for n in site.node.attrs["body"].nodes}
+    if ops.intersection(products.ANCHORS):
+        return _product(site)
+    return rowwise.emit(site) if ops.intersection(rowwise.REDUCING) else sweep.emit(site)
 
 
 def _product_scratch(node: Node, rows: int) -> int:

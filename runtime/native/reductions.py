@@ -195,6 +195,18 @@ def emit_correct(site: Site) -> Work:
     return Work(concrete(site.node.shape, site.rows)[0], run)
 
 
+def first_largest(row: Sequence[Value], most: Value) -> Value:
+    """The number of the first of a row's lanes, at most 64, that is `most`, or the first NaN; i64."""
+    k, total, start = most.k, most.k.constant(0, "i64"), 0
+    for v in row:
+        hit = k.compare("eq", v, k.splat(most, v.lanes)) | k.unordered(v)
+        part = k.bits(hit)
+        wide = k.convert("zext", part, "i64") if v.lanes < 64 else part
+        total = total | (wide << start if start else wide)
+        start += v.lanes
+    return k.lowest_bit(total)
+
+
 def winning_class(k: Function, scores: Array, classes: int) -> Value:
     """The number of the first largest of `classes` scores, i64."""
     best, which = scores.load(0), k.constant(0, "i64")

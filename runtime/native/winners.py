@@ -195,10 +195,8 @@ def each_bit(
 
     def step(carried: list[Value]) -> list[Value]:
         left, *rest = carried
-        k.declared.add("declare i64 @llvm.cttz.i64(i64, i1)")
-        lowest = k.raw(f"call i64 @llvm.cttz.i64(i64 {left.ref}, i1 true)", "i64", "lowest bit")
-        assert lowest is not None
-        return [left & k.binary("add", left, k.constant(-1, "i64")), *turn(lowest, rest)]
+        others = left & k.binary("add", left, k.constant(-1, "i64"))
+        return [others, *turn(k.lowest_bit(left), rest)]
 
     return k.fold_while([bits, *values], lambda v: k.compare("ne", v[0], 0), step)[1:]
 
