@@ -37,7 +37,7 @@ PASSES: Mapping[str, Callable[..., Graph]] = {
     "layout": lambda g, **forms: layout(g, _layouts(forms)),
     "pack": lambda g, **forms: pack(g, _layouts(forms)),
     "lower": lambda g, **target: lower(g, Target(**target)),
-    "fuse": fuse,
+    "fuse": lambda g, **target: fuse(g, Target(**target)),
     "tile": lambda g, rows, **target: tile(g, rows, Target(**target)),
     "order": order,
 }

@@ -2,35 +2,39 @@
 
 Whoever reads a value must find all of its bytes written by the node that makes it, so nothing was
 written over it too early, in whatever order, loop or place the plan has put things. What a step
-reads is taken from the graph, not from the plan.
+reads is taken from the graph, not from the plan. Rows of a loop that workers share are run shard by
+shard, each with its own partial sums; a worker's own memory is full of rubbish when it takes one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from types import MappingProxyType
 
 import numpy as np
 
 from gemmc.ir import Graph, Node
 from gemmc.ir.graph import result_types
+from gemmc.passes.memory import Buffer, aligned
 from gemmc.passes.order import VIEWS
-from gemmc.passes.plan import Loop, Plan, Step, Value
+from gemmc.passes.plan import Kernels, Loop, Plan, Step, Value
 from gemmc.passes.tile import sums_rows
-from gemmc.runtime import kernels
 
 Tokens = tuple[int, ...]  # one for each result of a node
-Span = tuple[str, int, int]  # a memory ("" is the arena), and the bytes from begin to end in it
+Span = tuple[str, int, int]  # a memory, and the bytes from begin to end in it
+ARENA, OWN = "", "own"  # the shared arena, and a worker's
 SCRATCH = -1
 
 
 class Shadow:
     """The memory of a plan for batches of `rows` rows, and what has been written where."""
 
-    def __init__(self, plan: Plan, rows: int) -> None:
-        self.plan, self.rows, self._fresh = plan, rows, count(1)
+    def __init__(self, plan: Plan, rows: int, kernels: Kernels) -> None:
+        self.plan, self.rows, self.kernels, self._fresh = plan, rows, kernels, count(1)
         self._unfinished: set[int] = set()  # sums over the batch, of the loop that is running
-        self.memory = {"": np.zeros(plan.arena_bytes, np.int64)}
+        self.memory = {ARENA: np.zeros(plan.arena_bytes, np.int64)}
+        self.memory[OWN] = np.zeros(plan.private_bytes, np.int64)
         for name, value in plan.inputs.items():
             if value.buffer.outer is not None:
                 self.memory[name] = np.zeros(value.buffer.nbytes, np.int64)
@@ -61,34 +65,78 @@ class Shadow:
         assert isinstance(loop, Loop) and loop.tile == region.attrs["tile"]
         body: Graph = region.attrs["body"]
         kept = {n: self._new(n) for n in _makers(body)}
-        self._unfinished = {kept[n][0] for n in kept if sums_rows(n)}
+        sums = {n: kept[n][0] for n in kept if sums_rows(n)}
+        self._unfinished = set(sums.values())
+        partial = {value.buffer: buffer for value, buffer in loop.partials}
+        shards = self.plan.shards if partial else 1
+        assert len(partial) == (len(sums) if self.plan.shards > 1 else 0)
+        self._check_owned(loop)
         tokens: dict[Node, Tokens] = {}
-        for row in range(0, self.rows, loop.tile):
-            stop = min(row + loop.tile, self.rows)
-            inputs = zip(body.inputs, region.inputs, strict=True)
-            tokens = {n: outer[x] for n, x in inputs}
-            steps = iter(loop.steps)
-            for node in body.nodes:
-                if node.op in VIEWS:
-                    tokens[node] = _viewed(node, tokens)
-                    continue
-                tokens[node] = kept.get(node) or self._new(node)
-                self._step(node, next(steps), tokens, row, stop)
-            assert next(steps, None) is None, "the loop does more than its body"
+        for shard in range(shards):
+            self.memory[OWN][:] = SCRATCH  # whoever takes the shard
+            own = self._rows_of(shard, shards)
+            for row in own[:: loop.tile]:
+                stop = min(row + loop.tile, own.stop)
+                inputs = zip(body.inputs, region.inputs, strict=True)
+                tokens = {n: outer[x] for n, x in inputs}
+                steps = iter(loop.steps)
+                for node in body.nodes:
+                    if node.op in VIEWS:
+                        tokens[node] = _viewed(node, tokens)
+                        continue
+                    tokens[node] = kept.get(node) or self._new(node)
+                    self._step(node, next(steps), tokens, row, stop, partial, shard, row > own.start)
+                assert next(steps, None) is None, "the loop does more than its body"
         self._unfinished = set()
-        return tuple(tokens[n][0] for n in body.outputs.values())
+        self._total(loop, partial, sums)
+        return tuple(kept[n][0] if n in kept else tokens[n][0] for n in body.outputs.values())
+
+    def _check_owned(self, loop: Loop) -> None:
+        """Where workers share a loop, what holds one tile is each worker's own."""
+        if self.plan.shards == 1:
+            return
+        for step in loop.steps:
+            for v in (*step.operands, *step.results):
+                assert v.buffer.private == v.tiled, f"{step.node!r}: shared by the workers"
+            assert not step.scratch or step.scratch.private, f"{step.node!r}: shared scratch"
+
+    def _total(
+        self, loop: Loop, partial: Mapping[Buffer, Buffer], sums: Mapping[Node, int]
+    ) -> None:
+        """What the shards have summed up is added up, into where the sum belongs."""
+        for step in (s for s in loop.steps if partial and s.node in sums):
+            (value,), token = step.results, sums[step.node]
+            total = self._span(value, 0, self.rows)
+            for shard in range(self.plan.shards):
+                part = self._span(value, 0, self.rows, partial, shard)
+                assert not _overlap(part, total), f"{step.node!r}: its sum and a partial one"
+                if self._rows_of(shard):
+                    self._expect(part, token, f"{step.node!r}: the sum of shard {shard}")
+            self._write(total, token)
+
+    def _rows_of(self, shard: int, shards: int | None = None) -> range:
+        shards = shards or self.plan.shards
+        return range(self.rows * shard // shards, self.rows * (shard + 1) // shards)
 
     def _step(
-        self, node: Node, step: Step | Loop, tokens: Mapping[Node, Tokens], row: int, stop: int
+        self,
+        node: Node,
+        step: Step | Loop,
+        tokens: Mapping[Node, Tokens],
+        row: int,
+        stop: int,
+        partial: Mapping[Buffer, Buffer] = MappingProxyType({}),
+        shard: int = 0,
+        again: bool = False,
     ) -> None:
         assert isinstance(step, Step) and step.node is node
         read = [token for x in node.inputs for token in tokens[x]]
         operands = [self._span(v, row, stop) for v in step.operands]
-        results = [self._span(v, row, stop) for v in step.results]
+        results = [self._span(v, row, stop, partial, shard) for v in step.results]
         for i, (span, token) in enumerate(zip(operands, read, strict=True)):
             self._expect(span, token, f"{node!r} at {step.time}: operand {i}")
             assert token not in self._unfinished, f"{node!r}: operand {i} is not summed up yet"
-        if sums_rows(node) and row > 0:  # accumulates
+        if sums_rows(node) and again:  # accumulates
             self._expect(results[0], tokens[node][0], f"{node!r} at {step.time}: the sum so far")
         self._check_apart(step, operands, results)
         if step.scratch:
@@ -101,7 +149,7 @@ class Shadow:
         for j, result in enumerate(results):
             assert not any(_overlap(result, other) for other in results[:j]), step.node
             for i, operand in enumerate(operands):
-                in_place = operand == result and kernels.in_place(step.node, i, j)
+                in_place = operand == result and self.kernels.in_place(step.node, i, j)
                 assert in_place or not _overlap(operand, result), (step.node, i, j)
         if step.scratch:
             scratch = self._scratch(step)
@@ -109,19 +157,33 @@ class Shadow:
 
     def _scratch(self, step: Step) -> Span:
         assert step.scratch is not None
-        return "", step.scratch.offset, step.scratch.offset + step.scratch.nbytes
+        begin = step.scratch.offset
+        return OWN if step.scratch.private else ARENA, begin, begin + step.scratch.nbytes
 
-    def _span(self, value: Value, row: int, stop: int) -> Span:
-        """The bytes of the rows from `row` to `stop` of a value; all of one that has no rows."""
-        t, buffer = value.type, value.buffer
+    def _span(
+        self,
+        value: Value,
+        row: int,
+        stop: int,
+        partial: Mapping[Buffer, Buffer] = MappingProxyType({}),
+        shard: int = 0,
+    ) -> Span:
+        """The bytes of the rows from `row` to `stop` of a value; all of one that has no rows.
+
+        Of one with partial sums those of a shard.
+        """
+        t, buffer = value.type, partial.get(value.buffer, value.buffer)
         begin = 0 if buffer.outer is not None else buffer.offset
+        last = begin + buffer.nbytes
+        if value.buffer in partial:
+            begin += shard * aligned(t.nbytes(1))
         if t.per_row:
             first = 0 if value.tiled else row
             span = (begin + first * t.nbytes(1), begin + (first + stop - row) * t.nbytes(1))
         else:
             span = (begin, begin + t.nbytes(1))
-        assert span[1] <= begin + buffer.nbytes, f"{t} does not fit its buffer"
-        return buffer.outer or "", *span
+        assert span[1] <= last, f"{t} does not fit its buffer"
+        return buffer.outer or (OWN if buffer.private else ARENA), *span
 
     def _new(self, node: Node) -> Tokens:
         return tuple(next(self._fresh) for _ in result_types(node))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from programs import MODELS, Model, cnn, draw_inputs, program, spiral, widened
 from random_graphs import random_graph
 from random_models import random_case
-from running import POISONS, compile_program, poison_bytes
+from running import POISONS, Compiled, compile_program, kernels_for, poison_bytes
 from shadow import Shadow
 
 import gemmc
@@ -36,14 +37,19 @@ from gemmc.ir import interpret
 from gemmc.passes.memory import Buffer, allocate, lower_bound
 from gemmc.passes.pipeline import Program, in_float64
 from gemmc.passes.plan import Loop, Plan
-from gemmc.passes.target import Target
-from gemmc.runtime import kernels
+from gemmc.passes.target import CPU, Target
+from gemmc.runtime.native.target import native_target
 
+HOST = native_target()
 TARGETS = {
     "whole": Target(cache_bytes=1 << 40),
+    "native": HOST,
     "tiles": Target(conv_form="im2col", cache_bytes=6000),
+    "native in tiles of a row": replace(HOST, cache_bytes=1, shards=2),
     "shift in tiles of a row": Target(conv_form="shift", cache_bytes=1),
+    "native with BLAS in tiles": replace(HOST, products="blas", conv_form="shift", cache_bytes=6000),
 }
+each_runtime = pytest.mark.parametrize("target", [HOST, CPU], ids=["native", "blas"])
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 each_model = pytest.mark.parametrize("model", MODELS)
 
@@ -51,52 +57,57 @@ each_model = pytest.mark.parametrize("model", MODELS)
 @each_target
 @each_model
 def test_no_value_is_written_over_before_its_last_reader(model: str, target: Target) -> None:
-    check_plan(compile_program(program("step", MODELS[model](), 7, target)).plan)
+    check_plan(compile_program(program("step", MODELS[model](), 7, target)))
 
 
+@pytest.mark.parametrize("target", ["tiles", "native in tiles of a row"])
 @pytest.mark.parametrize("name", ["evaluate", "predict", "grads"])
 @each_model
-def test_nor_in_another_program_than_the_training_step(model: str, name: str) -> None:
-    check_plan(compile_program(program(name, MODELS[model](), 7, TARGETS["tiles"])).plan)
+def test_nor_in_another_program_than_the_training_step(model: str, name: str, target: str) -> None:
+    check_plan(compile_program(program(name, MODELS[model](), 7, TARGETS[target])))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(24))
 def test_nor_in_the_training_step_of_a_random_model(seed: int) -> None:
     case = random_case(100 + seed, Adam())
-    target = [*TARGETS.values()][seed % 3]
+    target = [*TARGETS.values()][seed % len(TARGETS)]
     given = program("step", (case.model, case.input_shape), case.batch_size, target)
-    check_plan(compile_program(given).plan)
+    check_plan(compile_program(given))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(24))
 def test_nor_in_a_random_graph(seed: int) -> None:
     graph = random_graph(200 + seed)
     wrt = tuple(n.name for n in graph.inputs if n.dtype == "f32")
-    target = [*TARGETS.values()][seed % 3]
-    check_plan(compile_program(Program(graph, 6, wrt, target=target)).plan)
+    target = [*TARGETS.values()][seed % len(TARGETS)]
+    check_plan(compile_program(Program(graph, 6, wrt, target=target)))
 
 
+@each_runtime
 @pytest.mark.parametrize("batch_size", [1, 32])
 @pytest.mark.parametrize("model", [cnn, spiral])
-def test_nor_in_the_seed_models_training_step(model: Callable[[], Model], batch_size: int) -> None:
-    check_plan(compile_program(program("step", model(), batch_size)).plan)
+def test_nor_in_the_seed_models_training_step(
+    model: Callable[[], Model], batch_size: int, target: Target
+) -> None:
+    check_plan(compile_program(program("step", model(), batch_size, target)))
 
 
-def test_the_shadow_sees_a_buffer_that_is_used_again_too_early() -> None:
-    plan = compile_program(program("step", MODELS["cnn"](), 7)).plan
+@each_runtime
+def test_the_shadow_sees_a_buffer_that_is_used_again_too_early(target: Target) -> None:
+    plan, known = compile_program(program("step", MODELS["cnn"](), 7, target)).plan, kernels_for(target)
     inner = [b for b in plan.buffers if b.outer is None and b.nbytes > 4]
     unseen = 0
     inner = inner[::4]
     for buffer in inner:
         kept, buffer.offset = buffer.offset, 0 if buffer.offset else 64
         try:
-            Shadow(plan, 7).run()
+            Shadow(plan, 7, known).run()
             unseen += 1
         except AssertionError:
             pass
         buffer.offset = kept
     assert unseen <= len(inner) // 2  # moved to where nothing happened to be alive
-    Shadow(plan, 7).run()
+    Shadow(plan, 7, known).run()
 
 
 @each_target
@@ -115,18 +126,20 @@ def test_every_number_of_rows_computes_what_the_graph_means(model: str, target: 
             np.testing.assert_allclose(one[key], y, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
+@each_runtime
 @pytest.mark.parametrize("batch_size", [1, 32, 256])
 @pytest.mark.parametrize("model", [cnn, spiral])
 def test_the_arena_is_within_a_tenth_of_the_lower_bound(
-    model: Callable[[], Model], batch_size: int
+    model: Callable[[], Model], batch_size: int, target: Target
 ) -> None:
-    plan = compile_program(program("step", model(), batch_size)).plan
+    plan = compile_program(program("step", model(), batch_size, target)).plan
     assert plan.bound_bytes <= plan.arena_bytes <= 1.1 * plan.bound_bytes
 
 
+@each_runtime
 @each_model
-def test_parameters_and_their_state_are_updated_in_place(model: str) -> None:
-    plan = compile_program(program("step", MODELS[model](), 7)).plan
+def test_parameters_and_their_state_are_updated_in_place(model: str, target: Target) -> None:
+    plan = compile_program(program("step", MODELS[model](), 7, target)).plan
     assert plan.moves == ()
     stored = {name: v for name, v in plan.inputs.items() if v.buffer.outer is not None}
     assert stored
@@ -156,18 +169,20 @@ def test_buffers_get_places_apart_and_not_above_their_sum(seed: int) -> None:
     assert max(live) <= arena <= sum(b.room for b in buffers)
 
 
+@pytest.mark.parametrize("runtime", ["native", "blas"])
 @each_model
-def test_what_was_in_the_arena_before_a_step_changes_no_bit_of_it(model: str) -> None:
+def test_what_was_in_the_arena_before_a_step_changes_no_bit_of_it(model: str, runtime: str) -> None:
     states = []
-    for poison in ("nan", "1234.5"):
-        built, shape = MODELS[model]()
-        exe = gemmc.compile(built, shape, batch_size=6)
+    built, shape = MODELS[model]()
+    exe = gemmc.compile(built, shape, batch_size=6, runtime=runtime)
+    for poison in POISONS:
         losses = []
-        for step, rows in enumerate((6, 4, 1, 6)):
-            arrays = batch(exe, rows, seed=step)
-            poison_bytes(exe._program("step").runner.arena, poison)  # type: ignore[union-attr]
-            losses.append(exe.train_step(*arrays))
-        states.append((losses, {n: built.state.get(n) for n in built.state.shapes}))
+        with built.state.kept():
+            for step, rows in enumerate((6, 4, 1, 6)):
+                arrays = batch(exe, rows, seed=step)
+                poison_bytes(exe._program("step").runner.arena, poison)
+                losses.append(exe.train_step(*arrays))
+            states.append((losses, {n: built.state.get(n) for n in built.state.shapes}))
     (losses, state), (others, other) = states
     assert losses == others and np.isfinite(losses).all()
     for name in state:
@@ -271,16 +286,18 @@ def test_the_report_names_what_is_alive_at_the_peak() -> None:
     assert sum(b.room for b in live) == plan.bound_bytes
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(compiled: Compiled) -> None:
     """The plan runs in a shadow memory, and no two buffers alive at one time share a byte."""
+    plan, kernels = compiled.plan, kernels_for(compiled.program.target)
     for rows in {1, plan.rows - 1, plan.rows} - {0}:
-        Shadow(plan, rows).run()
+        Shadow(plan, rows, kernels).run()
     alive = lifetimes(plan)
-    buffers = [b for b in alive if b.outer is None]
-    for i, a in enumerate(buffers):
-        assert a.offset + a.nbytes <= plan.arena_bytes
-        for b in buffers[:i]:
-            assert not alive[a] & alive[b] or apart(a, b), f"{a} and {b}"
+    for private, nbytes in ((False, plan.arena_bytes), (True, plan.private_bytes)):
+        buffers = [b for b in alive if b.outer is None and b.private == private]
+        for i, a in enumerate(buffers):
+            assert a.offset + a.nbytes <= nbytes
+            for b in buffers[:i]:
+                assert not alive[a] & alive[b] or apart(a, b), f"{a} and {b}"
     for step in plan.steps():
         room = step.scratch.nbytes if step.scratch else 0
         largest = max((p.tile for p in loops(plan) if step in p.steps), default=plan.rows)
@@ -300,6 +317,9 @@ def lifetimes(plan: Plan) -> Mapping[Buffer, set[int]]:
     for value in plan.outputs.values():
         uses.setdefault(value.buffer, set()).add(last)
     within = {s.time: loop for loop in loops(plan) for s in loop.steps}
+    for loop in loops(plan):
+        for _, partial in loop.partials:
+            uses[partial] = {s.time for s in loop.steps}
     for step in plan.steps():
         spanned = {s.time for s in within[step.time].steps} if step.time in within else {step.time}
         for value in (*step.operands, *step.results):

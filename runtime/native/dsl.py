@@ -17,6 +17,7 @@ from dataclasses import dataclass
 Int = "Value | int"
 BITS = {"float": 32, "double": 64, "i64": 64, "i32": 32, "i16": 16, "i8": 8, "i1": 1}
 DTYPE_SCALARS = {"f32": "float", "f64": "double", "i64": "i64", "u8": "i8", "bool": "i8"}
+SHORT = {"float": "f32", "double": "f64"}  # in the names of intrinsics
 INFIX = {
     **{"fadd": "+", "fsub": "-", "fmul": "*", "fdiv": "/", "add": "+", "sub": "-", "mul": "*"},
     **{"sdiv": "/", "srem": "%", "and": "&", "or": "|", "xor": "^", "shl": "<<", "lshr": ">>"},
@@ -352,6 +353,38 @@ class Function:
         self.lines.append(f"  store {value.type} {value.ref}, ptr {pointer.ref}, align {width}")
         self.say(f"{array.base.ref[1:]}[{show_int(offset)}] = {show(value)}")
 
+    def gather(self, array: Array, offsets: Value) -> Value:
+        """The elements at a vector of i64 offsets."""
+        n, scalar = offsets.lanes, array.scalar
+        pointers, kind = self._pointers(array, offsets), f"v{n}{SHORT.get(scalar, scalar)}"
+        name = f"@llvm.masked.gather.{kind}.v{n}p0"
+        vector = f"<{n} x {scalar}>"
+        self.declared.add(f"declare {vector} {name}(<{n} x ptr>, <{n} x i1>, {vector})")
+        every = f"<{n} x i1> splat (i1 true)"
+        text = f"call {vector} {name}(<{n} x ptr> {pointers}, {every}, {vector} poison)"
+        shown = f"{array.base.ref[1:]}[{show_int(array.offset)} + {show(offsets)}]"
+        return self._emit(text, scalar, n, shown)
+
+    def scatter(self, array: Array, offsets: Value, value: Value) -> None:
+        """Writes each lane at its offset."""
+        n, scalar = offsets.lanes, array.scalar
+        pointers, kind = self._pointers(array, offsets), f"v{n}{SHORT.get(scalar, scalar)}"
+        name = f"@llvm.masked.scatter.{kind}.v{n}p0"
+        vector = f"<{n} x {scalar}>"
+        self.declared.add(f"declare void {name}({vector}, <{n} x ptr>, <{n} x i1>)")
+        every = f"<{n} x i1> splat (i1 true)"
+        self.lines.append(
+            f"  call void {name}({vector} {value.ref}, <{n} x ptr> {pointers}, {every})"
+        )
+        self.say(f"{array.base.ref[1:]}[{show_int(array.offset)} + {show(offsets)}] = {show(value)}")
+
+    def _pointers(self, array: Array, offsets: Value) -> str:
+        base = self.address(array.base, array.scalar, array.offset)
+        text = f"getelementptr inbounds {array.scalar}, ptr {base.ref}, <{offsets.lanes} x i64> {offsets.ref}"
+        made = self._fresh("ptr", offsets.lanes)
+        self.lines.append(f"  {made.ref} = {text}")
+        return made.ref
+
     def stack(self, scalar: str, count: int = 1) -> Array:
         """`count` elements on the stack of this call."""
         self._count += 1
@@ -566,7 +599,7 @@ def show_int(x: Value | int) -> str:
 
 def suffix(x: Value) -> str:
     """How an overloaded intrinsic names the type of x."""
-    short = {"float": "f32", "double": "f64"}.get(x.scalar, x.scalar)
+    short = SHORT.get(x.scalar, x.scalar)
     return f"v{x.lanes}{short}" if x.lanes else short
 
 
