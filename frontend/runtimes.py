@@ -23,6 +23,7 @@ from .state import State
 RUNTIMES = ("auto", "native", "blas", "reference")
 GENERATED = ("loops", "llvm", "assembly")  # stages behind the plan, of the native runtime
 ALL_STAGES = (*STAGES, *GENERATED)
+UNUSABLE = (ImportError, OSError, RuntimeError)  # what llvmlite raises where it cannot work
 DTYPES = {"float32": "f32", "float64": "f64"}
 
 
@@ -122,7 +123,18 @@ def choose(runtime: str, dtype: str, tune: bool) -> Runtime:
         )
     if runtime == "auto":
         return _native_or_blas()
-    return {"native": NativeRuntime, "blas": BlasRuntime, "reference": ReferenceRuntime}[runtime]()
+    return {"native": _native, "blas": BlasRuntime, "reference": ReferenceRuntime}[runtime]()
+
+
+def _native() -> Runtime:
+    """Native; CompileError where LLVM cannot be had."""
+    try:
+        return NativeRuntime()
+    except UNUSABLE as error:
+        raise CompileError(
+            f'runtime: got "native", but llvmlite cannot be used ({error}): pip install llvmlite, '
+            'or use runtime="auto", which then runs on the blas runtime'
+        ) from error
 
 
 @cache
@@ -130,12 +142,12 @@ def _native_or_blas() -> Runtime:
     """Native, or blas with one warning where LLVM cannot be had."""
     try:
         return NativeRuntime()
-    except (ImportError, OSError, RuntimeError) as error:
+    except UNUSABLE as error:
         warnings.warn(
             f"runtime: llvmlite cannot be used ({error}): training runs on the blas runtime, "
             "several times slower: pip install llvmlite",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=5,  # who called compile
         )
         return BlasRuntime()
 

@@ -25,6 +25,7 @@ from .simplify import reshapes
 from .target import Target
 
 Pair = tuple[int, int]
+FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
 
 
 def lower(graph: Graph, target: Target) -> Graph:
@@ -215,7 +216,7 @@ def _walks_winners(target: Target, dy: Node, node: Node, channels: int) -> bool:
     """Whether a gradient can walk the entries that won in a max-pool behind its convolution.
 
     Worth it where channels fill the lanes, and the taps, or all positions that a window reaches, fit
-    into registers.
+    into registers; with a channel or two, the result's channels are in the lanes.
     """
     if not target.generated or target.conv_form or dy.op != "max_unpool2d":
         return False
@@ -223,8 +224,14 @@ def _walks_winners(target: Target, dy: Node, node: Node, channels: int) -> bool:
     apart = pool[0] <= stride[0] and pool[1] <= stride[1] and dy.attrs["padding"] == (0, 0)
     w = node.inputs[1].shape if node.op == "conv2d_input_grad" else node.shape
     reach = math.prod(p + k - 1 for p, k in zip(pool, w[:2], strict=True))
-    taps = w[0] * w[1] if node.op == "conv2d_weight_grad" else reach
-    fits = taps <= target.registers - 4 and 2 * channels >= target.lanes
+    filled = 2 * channels >= target.lanes
+    if node.op == "conv2d_weight_grad":
+        needed = w[0] * w[1]
+        if channels <= FEW_CHANNELS:
+            needed, filled = needed * channels + math.prod(pool), True
+    else:
+        needed = reach
+    fits = needed <= target.registers - 4 and filled
     return apart and fits and node.attrs["stride"] == (1, 1)
 
 
@@ -235,8 +242,9 @@ def _pool_attrs(dy: Node) -> dict:
 
 def _pooled_weight_grad(b: Builder, bordered: Node, dy: Node) -> Node:
     """`conv2d_weight_grad(x, max_unpool2d(g, winner)) -> pooled_weight_grad(pad(x), g, winner)`."""
-    dw = b.pooled_weight_grad(bordered, *dy.inputs, **_pool_attrs(dy))
-    return b.transpose(dw, perm=(1, 2, 3, 0))
+    turned = bordered.shape[3] > FEW_CHANNELS
+    dw = b.pooled_weight_grad(bordered, *dy.inputs, **_pool_attrs(dy), turned=turned)
+    return b.transpose(dw, perm=(1, 2, 3, 0)) if turned else dw
 
 
 def _pooled_input_grad(b: Builder, dy: Node, w: Node, padding: Pair) -> Node:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from running import poison_bytes
+from running import Compiled, kernels_for
 
 from gemmc.ir import Graph, TensorType
-from gemmc.passes.pipeline import Program, make_plan, run_passes
+from gemmc.passes.pipeline import Program, make_plan
 from gemmc.passes.plan import Loop
 from gemmc.runtime.native.dsl import BITS, Array, Function, Value
 from gemmc.runtime.native.jit import Machine
-from gemmc.runtime.native.kernels import NativeKernels
 from gemmc.runtime.native.program import flush_mode
-from gemmc.runtime.native.runtime import NativeProgram
 
 SCALARS = {"f": "float", "d": "double", "l": "i64", "i": "i32", "h": "i16", "b": "i8", "B": "i8"}
 Write = Callable[..., None]
@@ -71,45 +69,28 @@ def run(write: Write, *arguments: np.ndarray | int) -> None:
     code.call("f", *arguments)
 
 
-Arrays = Mapping[str, np.ndarray]
+def alone(given: Program, threads: int = 1) -> Compiled:
+    """A program of kernels' ops only: each is a step of the plan, and no pass has seen them."""
+    plan = make_plan(given, given.graph, kernels_for(given.target))
+    stages = dict.fromkeys(("autodiff", "order"), given.graph)
+    return Compiled(given, stages, plan, threads)
 
 
-class Native:
-    """A graph on the native runtime, run in an arena full of rubbish.
-
-    With `passes` the graph goes through the pipeline; without, it has kernels' ops only, each of
-    which becomes a step.
-    """
-
-    def __init__(self, given: Program, threads: int = 1, passes: bool = True) -> None:
-        self.program, self.threads = given, threads
-        graph = run_passes(given)["order"] if passes else given.graph
-        self.plan = make_plan(given, graph, NativeKernels(given.target.shards))
-        assert not given.storage, "for graphs without stored inputs"
-        self.runner = NativeProgram(self.plan, {}, threads)
-
-    def run(self, arrays: Arrays, rows: int, poison: str = "nan") -> dict[str, np.ndarray]:
-        """Copies of all outputs on a batch of `rows` rows."""
-        poison_bytes(self.runner.arena, poison)
-        for name, slot in self.runner.bind(rows).inputs.items():
-            slot[...] = arrays[name]
-        return {name: np.array(y) for name, y in self.runner.run(rows).items()}
-
-    def beyond(self, rows: int) -> np.ndarray:
-        """The bytes of the shared arena that no value of a batch of `rows` rows lies in."""
-        free = np.ones(self.plan.arena_bytes, bool)
-        values = [v for s in self.plan.steps() for v in (*s.operands, *s.results)]
-        shared = [v for v in values if not v.buffer.private]
-        for v in (*shared, *self.plan.inputs.values(), *self.plan.outputs.values()):
-            begin = v.buffer.offset
+def beyond(compiled: Compiled, rows: int) -> np.ndarray:
+    """The bytes of the shared arena that no value of a batch of `rows` rows lies in."""
+    plan = compiled.plan
+    free = np.ones(plan.arena_bytes, bool)
+    steps = [v for s in plan.steps() for v in (*s.operands, *s.results)]
+    for v in (*steps, *plan.inputs.values(), *plan.outputs.values()):
+        if not v.buffer.private:
             nbytes = v.buffer.nbytes if v.tiled else v.type.nbytes(rows)
-            free[begin : begin + nbytes] = False
-        rooms = [s.scratch for s in self.plan.steps() if s.scratch and not s.scratch.private]
-        for part in self.plan.parts:
-            rooms += [b for _, b in part.partials] if isinstance(part, Loop) else []
-        for room in rooms:
-            free[room.offset : room.offset + room.nbytes] = False
-        return self.runner.arena[: self.plan.arena_bytes][free]
+            free[v.buffer.offset : v.buffer.offset + nbytes] = False
+    rooms = [s.scratch for s in plan.steps() if s.scratch and not s.scratch.private]
+    for part in plan.parts:
+        rooms += [b for _, b in part.partials] if isinstance(part, Loop) else []
+    for room in rooms:
+        free[room.offset : room.offset + room.nbytes] = False
+    return compiled._runner.arena[: plan.arena_bytes][free]
 
 
 def whole_numbers(

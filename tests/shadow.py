@@ -9,8 +9,8 @@ shard, each with its own partial sums; a worker's own memory is full of rubbish 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
-from types import MappingProxyType
 
 import numpy as np
 
@@ -27,11 +27,26 @@ ARENA, OWN = "", "own"  # the shared arena, and a worker's
 SCRATCH = -1
 
 
+@dataclass(frozen=True)
+class Part:
+    """The rows from `row` to `stop`, of a shard of a loop: where that keeps its partial sums.
+
+    `again` says that they are not its first ones.
+    """
+
+    row: int
+    stop: int
+    shard: int = 0
+    partial: Mapping[Buffer, Buffer] = field(default_factory=dict)
+    again: bool = False
+
+
 class Shadow:
     """The memory of a plan for batches of `rows` rows, and what has been written where."""
 
     def __init__(self, plan: Plan, rows: int, kernels: Kernels) -> None:
         self.plan, self.rows, self.kernels, self._fresh = plan, rows, kernels, count(1)
+        self._whole = Part(0, rows)
         self._unfinished: set[int] = set()  # sums over the batch, of the loop that is running
         self.memory = {ARENA: np.zeros(plan.arena_bytes, np.int64)}
         self.memory[OWN] = np.zeros(plan.private_bytes, np.int64)
@@ -44,7 +59,7 @@ class Shadow:
         tokens: dict[Node, Tokens] = {}
         for n in self.plan.graph.inputs:
             tokens[n] = self._new(n)
-            self._write(self._span(self.plan.inputs[n.name], 0, self.rows), tokens[n][0])
+            self._write(self._span(self.plan.inputs[n.name], self._whole), tokens[n][0])
         parts = iter(self.plan.parts)
         for node in self.plan.graph.nodes:
             if node.op in VIEWS:
@@ -53,11 +68,11 @@ class Shadow:
                 tokens[node] = self._loop(node, next(parts), tokens)
             else:
                 tokens[node] = self._new(node)
-                self._step(node, next(parts), tokens, 0, self.rows)
+                self._step(node, next(parts), tokens, self._whole)
         assert next(parts, None) is None, "the plan does more than the graph"
         for name, node in self.plan.graph.outputs.items():
             value = self.plan.outputs[name]
-            self._expect(self._span(value, 0, self.rows), tokens[node][0], f"output {name}")
+            self._expect(self._span(value, self._whole), tokens[node][0], f"output {name}")
             replaces = name in self.plan.inputs and name not in self.plan.moves
             assert not replaces or value.buffer is self.plan.inputs[name].buffer, name
 
@@ -77,6 +92,7 @@ class Shadow:
             own = self._rows_of(shard, shards)
             for row in own[:: loop.tile]:
                 stop = min(row + loop.tile, own.stop)
+                part = Part(row, stop, shard, partial, row > own.start)
                 inputs = zip(body.inputs, region.inputs, strict=True)
                 tokens = {n: outer[x] for n, x in inputs}
                 steps = iter(loop.steps)
@@ -85,7 +101,7 @@ class Shadow:
                         tokens[node] = _viewed(node, tokens)
                         continue
                     tokens[node] = kept.get(node) or self._new(node)
-                    self._step(node, next(steps), tokens, row, stop, partial, shard, row > own.start)
+                    self._step(node, next(steps), tokens, part)
                 assert next(steps, None) is None, "the loop does more than its body"
         self._unfinished = set()
         self._total(loop, partial, sums)
@@ -106,9 +122,9 @@ class Shadow:
         """What the shards have summed up is added up, into where the sum belongs."""
         for step in (s for s in loop.steps if partial and s.node in sums):
             (value,), token = step.results, sums[step.node]
-            total = self._span(value, 0, self.rows)
+            total = self._span(value, self._whole)
             for shard in range(self.plan.shards):
-                part = self._span(value, 0, self.rows, partial, shard)
+                part = self._span(value, Part(0, self.rows, shard, partial))
                 assert not _overlap(part, total), f"{step.node!r}: its sum and a partial one"
                 if self._rows_of(shard):
                     self._expect(part, token, f"{step.node!r}: the sum of shard {shard}")
@@ -119,24 +135,16 @@ class Shadow:
         return range(self.rows * shard // shards, self.rows * (shard + 1) // shards)
 
     def _step(
-        self,
-        node: Node,
-        step: Step | Loop,
-        tokens: Mapping[Node, Tokens],
-        row: int,
-        stop: int,
-        partial: Mapping[Buffer, Buffer] = MappingProxyType({}),
-        shard: int = 0,
-        again: bool = False,
+        self, node: Node, step: Step | Loop, tokens: Mapping[Node, Tokens], part: Part
     ) -> None:
         assert isinstance(step, Step) and step.node is node
         read = [token for x in node.inputs for token in tokens[x]]
-        operands = [self._span(v, row, stop) for v in step.operands]
-        results = [self._span(v, row, stop, partial, shard) for v in step.results]
+        operands = [self._span(v, replace(part, partial={})) for v in step.operands]
+        results = [self._span(v, part) for v in step.results]
         for i, (span, token) in enumerate(zip(operands, read, strict=True)):
             self._expect(span, token, f"{node!r} at {step.time}: operand {i}")
             assert token not in self._unfinished, f"{node!r}: operand {i} is not summed up yet"
-        if sums_rows(node) and again:  # accumulates
+        if sums_rows(node) and part.again:  # accumulates
             self._expect(results[0], tokens[node][0], f"{node!r} at {step.time}: the sum so far")
         self._check_apart(step, operands, results)
         if step.scratch:
@@ -160,26 +168,17 @@ class Shadow:
         begin = step.scratch.offset
         return OWN if step.scratch.private else ARENA, begin, begin + step.scratch.nbytes
 
-    def _span(
-        self,
-        value: Value,
-        row: int,
-        stop: int,
-        partial: Mapping[Buffer, Buffer] = MappingProxyType({}),
-        shard: int = 0,
-    ) -> Span:
-        """The bytes of the rows from `row` to `stop` of a value; all of one that has no rows.
-
-        Of one with partial sums those of a shard.
-        """
-        t, buffer = value.type, partial.get(value.buffer, value.buffer)
+    def _span(self, value: Value, part: Part) -> Span:
+        """The bytes of a part of a value: all of one that has no rows, or a partial sum."""
+        t, buffer = value.type, part.partial.get(value.buffer, value.buffer)
         begin = 0 if buffer.outer is not None else buffer.offset
         last = begin + buffer.nbytes
-        if value.buffer in partial:
-            begin += shard * aligned(t.nbytes(1))
+        if value.buffer in part.partial:
+            begin += part.shard * aligned(t.nbytes(1))
         if t.per_row:
-            first = 0 if value.tiled else row
-            span = (begin + first * t.nbytes(1), begin + (first + stop - row) * t.nbytes(1))
+            first = 0 if value.tiled else part.row
+            rows = part.stop - part.row
+            span = (begin + first * t.nbytes(1), begin + (first + rows) * t.nbytes(1))
         else:
             span = (begin, begin + t.nbytes(1))
         assert span[1] <= last, f"{t} does not fit its buffer"

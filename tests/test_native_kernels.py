@@ -14,13 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from native_running import Native, whole_numbers
-from running import POISONS
+from native_running import alone, beyond, whole_numbers
+from running import POISONS, compile_program
 
 from gemmc.ir import Builder, Graph, Node, TensorType, interpret
 from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
-from gemmc.passes.autodiff import autodiff
 from gemmc.passes.pipeline import Program
 from gemmc.passes.target import Target
 from gemmc.runtime.native.target import native_target
@@ -79,18 +78,18 @@ def check(
 ) -> None:
     """Compiles for `most` rows and compares batches of each of `rows`; a target means all passes."""
     given = Program(graph, most, target=target or TARGETS["loops"])
-    native = Native(given, threads, passes=target is not None)
+    compiled = alone(given, threads) if target is None else compile_program(given, threads)
     for count in rows:
         arrays = draw(graph, count) if draw else whole_numbers(graph, count, seed=count)
         expected = interpret(graph, arrays, count)
         for poison in POISONS if count == most else POISONS[:1]:
-            got = native.run(arrays, count, poison)
+            got = compiled.run(arrays, count, poison)
             for name, y in expected.items():
                 message = f"{name}, {count} of {most} rows, {threads} threads"
                 assert (got[name].shape, got[name].dtype) == (y.shape, y.dtype), message
                 np.testing.assert_array_equal(got[name], y, err_msg=message)
-            spared = native.beyond(count)
             if poison == "nan":
+                spared = beyond(compiled, count)
                 assert (spared == 0xFF).all(), f"written outside of values at {count} rows"
 
 
@@ -433,13 +432,12 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
     for one in losses[1:]:
         loss = b.add(loss, one)
     s.outputs["loss"] = loss
-    given = Program(s.graph(), 6, tuple(wrt), target=target)
-    native = Native(given, threads)
-    differentiated = autodiff(s.graph(), tuple(wrt), {})
+    compiled = compile_program(Program(s.graph(), 6, tuple(wrt), target=target), threads)
+    differentiated = compiled.differentiated
     for rows in (1, 5, 6):
         arrays = whole_numbers(differentiated, rows, seed + rows, largest=2)
         expected = interpret(differentiated, arrays, rows)
-        got = native.run(arrays, rows)
+        got = compiled.run(arrays, rows)
         assert expected.keys() == got.keys()
         for name, y in expected.items():
             np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")

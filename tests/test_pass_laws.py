@@ -40,7 +40,7 @@ TARGETS = {
     "im2col in tiles": Target(conv_form="im2col", cache_bytes=4000),
     "native in tiles of a row": replace(HOST, cache_bytes=1),
     "shift in tiles of a row": Target(conv_form="shift", cache_bytes=1),
-    "native with BLAS in tiles": replace(HOST, products="blas", conv_form="im2col", cache_bytes=4000),
+    "native with BLAS": replace(HOST, products="blas", conv_form="im2col", cache_bytes=4000),
 }
 RANDOM_GRAPHS = range(60)
 RANDOM_MODELS = range(12)
@@ -136,9 +136,7 @@ def test_nor_on_the_training_step_of_a_model(model: str, target: Target) -> None
 
 
 @pytest.mark.parametrize("target", [CPU, HOST], ids=["blas", "native"])
-def test_the_pipeline_passes_its_own_check(
-    target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pipeline_passes_its_own_check(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMMC_CHECK", "2")
     run_passes(program("step", MODELS["cnn"](), ROWS, target))
 

@@ -47,7 +47,7 @@ TARGETS = {
     "tiles": Target(conv_form="im2col", cache_bytes=6000),
     "native in tiles of a row": replace(HOST, cache_bytes=1, shards=2),
     "shift in tiles of a row": Target(conv_form="shift", cache_bytes=1),
-    "native with BLAS in tiles": replace(HOST, products="blas", conv_form="shift", cache_bytes=6000),
+    "native with BLAS": replace(HOST, products="blas", conv_form="shift", cache_bytes=6000),
 }
 each_runtime = pytest.mark.parametrize("target", [HOST, CPU], ids=["native", "blas"])
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -94,7 +94,8 @@ def test_nor_in_the_seed_models_training_step(
 
 @each_runtime
 def test_the_shadow_sees_a_buffer_that_is_used_again_too_early(target: Target) -> None:
-    plan, known = compile_program(program("step", MODELS["cnn"](), 7, target)).plan, kernels_for(target)
+    plan = compile_program(program("step", MODELS["cnn"](), 7, target)).plan
+    known = kernels_for(target)
     inner = [b for b in plan.buffers if b.outer is None and b.nbytes > 4]
     unseen = 0
     inner = inner[::4]

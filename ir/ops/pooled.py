@@ -91,12 +91,16 @@ class PooledInputGrad(_Pooled):
 
 @register
 class PooledWeightGrad(_Pooled):
-    """conv2d_weight_grad of a bordered image x with max_unpool2d(g, winner): [O,kh,kw,C]."""
+    """conv2d_weight_grad of a bordered image x with max_unpool2d(g, winner): [kh,kw,C,O].
+
+    `turned`: the result is [O,kh,kw,C], for kernels with the image's channels side by side.
+    """
 
     kinds = "ffu"
+    attrs = {**_Pooled.attrs, "turned": False}
     examples = (
         "pooled_weight_grad f32[N,6,8,2], f32[N,2,3,3], u8[N,2,3,3]"
-        " {pool=(2, 2), pool_stride=(2, 2), size=(4, 6)}",
+        " {pool=(2, 2), pool_stride=(2, 2), size=(4, 6), turned=True}",
         "pooled_weight_grad f32[N,6,6,1], f32[N,2,2,5], u8[N,2,2,5]"
         " {pool=(2, 1), pool_stride=(2, 2), size=(5, 4)}",
     )
@@ -110,6 +114,7 @@ class PooledWeightGrad(_Pooled):
         pool: Pair,
         pool_stride: Pair,
         size: Pair,
+        turned: bool,
         form: str | None,
     ) -> TensorType:
         self.check(g, winner, pool, pool_stride, size)
@@ -117,7 +122,8 @@ class PooledWeightGrad(_Pooled):
         kernel = h - size[0] + 1, w - size[1] + 1
         if min(kernel) < 1:
             raise CompileError(f"pooled_weight_grad: {x} is smaller than {size}")
-        return TensorType((g.shape[3], *kernel, c), x.dtype)
+        o = g.shape[3]
+        return TensorType((o, *kernel, c) if turned else (*kernel, c, o), x.dtype)
 
     def evaluate(
         self,
@@ -129,8 +135,10 @@ class PooledWeightGrad(_Pooled):
         pool: Pair,
         pool_stride: Pair,
         size: Pair,
+        turned: bool,
         form: str | None,
     ) -> Any:
         dy = self.spread(g, winner, pool, pool_stride, size)
         kernel = x.shape[1] - size[0] + 1, x.shape[2] - size[1] + 1
-        return correlate_weight_grad(x, dy, (1, 1), (0, 0), kernel).transpose(3, 0, 1, 2)
+        dw = correlate_weight_grad(x, dy, (1, 1), (0, 0), kernel)
+        return dw.transpose(3, 0, 1, 2) if turned else dw

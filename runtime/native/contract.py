@@ -10,7 +10,7 @@ lie side by side; in a weight gradient p is a tap of a channel, and the loops ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -140,7 +140,7 @@ def blocking(
 
     The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
     block faster than its multiply-adds' latency. `exact` says that the rows are known, so that the
-    last block has just what is left; else what is left is done in halves. Each row stands for
+    last block has just what is left; else what is left is done one by one. Each row stands for
     `unit` accumulators a vector. Columns of blocks should divide among `shares` workers.
     """
     best, least = (1, 1), float("inf")
@@ -148,7 +148,7 @@ def blocking(
         for p in range(1, min(rows, 28) + 1):
             if p * unit * v + v + 1 > host().registers - (host().registers < 32) and (p, v) != (1, 1):
                 break
-            row_blocks = list(spans(rows, p)) if exact else list(halves(rows, p))
+            row_blocks = list(spans(rows, p)) if exact else list(with_singles(rows, p))
             columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
             cost = sum(_cycles(r * unit, c) * n for n, r in row_blocks for c in columns)
             cost *= -(-len(columns) // shares) * shares / len(columns)
@@ -170,20 +170,21 @@ def spans(total: int, size: int) -> Iterator[tuple[int, int]]:
         yield 1, total % size
 
 
-def halves(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """(how many, size): blocks of `size`, then what is left by powers of two."""
+def with_singles(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(how many, size): blocks of `size`, then what is left one by one."""
     if total // size:
         yield total // size, size
-    rest = total % size
-    part = 1 << (size - 1).bit_length() >> 1
-    while part:
-        if rest & part:
-            yield 1, part
-        part >>= 1
+    if total % size:
+        yield total % size, 1
 
 
-def over_rows(k: Function, begin: Int, end: Int, size: int, block) -> None:  # type: ignore[no-untyped-def]
-    """block(start, count) over rows from begin to end: `size` at a time, then powers of two."""
+def over_rows(
+    k: Function, begin: Int, end: Int, size: int, block: Callable[[Int, int], None]
+) -> None:
+    """block(start, count) over rows from begin to end: `size` at a time, then what is left.
+
+    If the bounds are known that is one block, else one row after another.
+    """
     if isinstance(begin, int) and isinstance(end, int):
         at = begin
         for n, count in spans(end - begin, size):
@@ -191,17 +192,10 @@ def over_rows(k: Function, begin: Int, end: Int, size: int, block) -> None:  # t
                 block(i, count)
             at += n * count
         return
-    at = _whole_blocks(k, begin, end, size, block)
-    part = 1 << (size - 1).bit_length() >> 1
-    while part:
-        at = _whole_blocks(k, at, end, part, block)
-        part >>= 1
-
-
-def _whole_blocks(k: Function, begin: Int, end: Int, size: int, block) -> Int:  # type: ignore[no-untyped-def]
-    if isinstance(end, int):
-        end = k.constant(end, "i64")
-    stop = (end - begin) // size * size + begin
-    with k.range(begin, stop, size) as i:
+    last = k.integer(end)
+    whole = (last - begin) // size * size + begin
+    with k.range(begin, whole, size) as i:
         block(i, size)
-    return stop
+    if size > 1:
+        with k.range(whole, last) as i:
+            block(i, 1)

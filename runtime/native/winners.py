@@ -65,7 +65,63 @@ Turn = Callable[[Value, Value, list[Value]], list[Value]]
 
 
 def emit_weight_grad(product: Product) -> Work:
-    """pooled_weight_grad: for each channel of the result, the taps of one in registers."""
+    """pooled_weight_grad: with the image's channels in the lanes, or with few, the result's."""
+    return _turned_weight_grad(product) if product.node.attrs["turned"] else _few_channels(product)
+
+
+def _few_channels(product: Product) -> Work:
+    """Each element that a window reaches, times what each of its entries has of the gradient."""
+    k, node, site = product.k, product.node, product.site
+    x, g, winner = product.operands
+    (dw,) = site.results
+    kh, kw, c, o = node.shape
+    _, h, wide, _ = node.inputs[0].shape
+    _, ho, wo, _ = node.inputs[1].shape
+    (ph, pw), (sh, sw) = node.attrs["pool"], node.attrs["pool_stride"]
+    uses: dict[int, list[tuple[int, int]]] = {}  # of an element: (entry, tap)
+    for e in range(ph * pw):
+        for t in range(kh * kw * c):
+            i, j, z = t // (kw * c), t // c % kw, t % c
+            place = ((e // pw + i) * wide + e % pw + j) * c + z
+            uses.setdefault(place, []).append((e, t))
+
+    def window(corner: Int, at: Int, lanes: int, sums: list[Value]) -> list[Value]:
+        gradient, which = g.load(at, lanes), winner.load(at, lanes)
+        parts = [
+            k.select(k.compare("eq", which, k.constant(e, "i8", lanes)), gradient, 0.0)
+            for e in range(ph * pw)
+        ]
+        sums = list(sums)
+        for place in sorted(uses):
+            spread = k.splat(x.load(corner + place), lanes)
+            for e, t in uses[place]:
+                sums[t] = k.fma(spread, parts[e], sums[t])
+        return sums
+
+    def image(n: Int, start: int, lanes: int) -> None:
+        def line(y: Int, sums: list[Value]) -> list[Value]:
+            def one(q: Int, sums: list[Value]) -> list[Value]:
+                corner = n * (h * wide * c) + y * (sh * wide * c) + q * (sw * c)
+                return window(corner, (n * (ho * wo) + y * wo + q) * o + start, lanes, sums)
+
+            return k.fold(0, wo, sums, one)
+
+        zeros = [k.constant(0.0, "float", lanes)] * (kh * kw * c)
+        for t, value in enumerate(k.fold(0, ho, zeros, line)):
+            dw.store(dw.load(t * o + start, lanes) + value, t * o + start)
+
+    def run(begin: Int, end: Int) -> None:
+        if not site.accumulate:
+            fill(k, dw, o * kh * kw * c, 0.0)
+        with k.range(0, site.rows) as n:
+            for start, lanes in lanes_of(o, host().lanes):
+                image(n, start, lanes)
+
+    return Work(1, run)
+
+
+def _turned_weight_grad(product: Product) -> Work:
+    """For each channel of the result, its taps in registers, over all windows."""
     k, node, site = product.k, product.node, product.site
     x, g, winner = product.operands
     (dw,) = site.results
