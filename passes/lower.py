@@ -110,17 +110,19 @@ def lower_conv2d(target: Target, b: Builder, node: Node) -> Node | None:
     bordered = _border(b, x, *node.attrs["padding"])
     form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
     if form in ("direct", "winograd"):
-        return _generated(b, form, bordered, w, node.attrs["stride"])
+        return _generated(b, form, bordered, w, node.attrs["stride"], node.attrs["padding"])
     if form == "shift":
         return b.shift_matmul(bordered, w)
     patches = b.im2col(bordered, kernel=(kh, kw), stride=node.attrs["stride"])
     return b.matmul(patches, b.reshape(w, shape=(kh * kw * c, o)))
 
 
-def _generated(b: Builder, form: str, bordered: Node, w: Node, stride: Pair) -> Node:
+def _generated(
+    b: Builder, form: str, bordered: Node, w: Node, stride: Pair, zeros: Pair
+) -> Node:
     if form == "winograd":
         return b.winograd_conv2d(bordered, b.winograd_weights(w), form="winograd")
-    return b.conv2d(bordered, w, stride=stride, layout="NHWC", form="direct")
+    return b.conv2d(bordered, w, stride=stride, layout="NHWC", form="direct", zeros=zeros)
 
 
 def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node | None:
@@ -137,7 +139,7 @@ def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node | None:
     if _walks_winners(target, dy, node, x.shape[3]):
         return _pooled_weight_grad(b, bordered, dy)
     if target.generated and target.conv_form in (None, "direct"):
-        attrs = {**node.attrs, "padding": (0, 0), "form": "direct"}
+        attrs = {**node.attrs, "padding": (0, 0), "form": "direct", "zeros": node.attrs["padding"]}
         return b.conv2d_weight_grad(bordered, dy, **attrs)
     if target.conv_form == "shift" and node.attrs["stride"] == (1, 1):
         wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
@@ -163,7 +165,7 @@ def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
     turned = b.transpose(b.reverse(w, axes=(0, 1)), perm=(0, 1, 3, 2))
     form = choose_form(target, (1, 1), (kh, kw), bordered.shape[1:3], o, c)
     if form in ("direct", "winograd"):
-        return _generated(b, form, bordered, turned, (1, 1))
+        return _generated(b, form, bordered, turned, (1, 1), (kh - 1 - p, kw - 1 - q))
     if form == "shift":
         return b.shift_matmul(bordered, turned)
     patches = b.im2col(bordered, kernel=(kh, kw))

@@ -3,7 +3,8 @@
 `conv2d`, `conv2d_input_grad` and `conv2d_weight_grad` are each other's gradients. With layout
 "NCHW" images are [N,C,H,W] and weights [O,C,kh,kw], as the user has them; with "NHWC" images are
 [N,H,W,C] and weights [kh,kw,C,O], as the compiler keeps them. All meanings are sums over the
-kernel's taps. `form` is how an op runs, chosen by `lower`: it means nothing here.
+kernel's taps. `form` is how an op runs, chosen by `lower`, and `zeros` how wide a border of
+x's is known to be zero: neither means anything here.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ def correlate_weight_grad(x: Any, dy: Any, stride: Pair, padding: Pair, kernel: 
 
 class _Conv(Op):
     kinds = "ff"
-    attrs = {"stride": (1, 1), "padding": (0, 0), "layout": "NCHW", "form": None}
+    attrs = {
+        **{"stride": (1, 1), "padding": (0, 0), "layout": "NCHW"},
+        **{"form": None, "zeros": (0, 0)},
+    }
 
 
 def _image(t: TensorType, layout: str) -> tuple[Any, int, int, int]:
@@ -134,6 +138,7 @@ class Conv2d(_Conv):
         padding: Pair,
         layout: str,
         form: str | None = None,
+        zeros: Pair = (0, 0),
     ) -> TensorType:
         (n, h, width, c), (kh, kw, cin, cout) = _image(x, layout), _weight(w, layout)
         if c != cin:
@@ -151,6 +156,7 @@ class Conv2d(_Conv):
         padding: Pair,
         layout: str,
         form: str | None,
+        zeros: Pair,
     ) -> Any:
         y = correlate(_as_nhwc(x, layout), _as_hwio(w, layout), stride, padding)
         return _from_nhwc(y, layout)
@@ -186,6 +192,7 @@ class Conv2dInputGrad(_Conv):
         padding: Pair,
         layout: str,
         form: str | None,
+        zeros: Pair,
         size: Pair,
     ) -> TensorType:
         (n, ho, wo, c), (kh, kw, cin, cout) = _image(dy, layout), _weight(w, layout)
@@ -203,6 +210,7 @@ class Conv2dInputGrad(_Conv):
         padding: Pair,
         layout: str,
         form: str | None,
+        zeros: Pair,
         size: Pair,
     ) -> Any:
         dy, w = _as_nhwc(dy, layout), _as_hwio(w, layout)
@@ -240,6 +248,7 @@ class Conv2dWeightGrad(_Conv):
         padding: Pair,
         layout: str,
         form: str | None,
+        zeros: Pair,
         kernel: Pair,
     ) -> TensorType:
         (n, h, w, cin), (m, ho, wo, cout) = _image(x, layout), _image(dy, layout)
@@ -259,6 +268,7 @@ class Conv2dWeightGrad(_Conv):
         padding: Pair,
         layout: str,
         form: str | None,
+        zeros: Pair,
         kernel: Pair,
     ) -> Any:
         x, dy = _as_nhwc(x, layout), _as_nhwc(dy, layout)

@@ -46,6 +46,40 @@ def contract(
     return [flat[i : i + width] for i in range(0, len(flat), width)]
 
 
+def contract_inside(
+    k: Function,
+    a: Array,
+    b: Array,
+    outer: Loop,
+    inner: Sequence[tuple[int, Loop, Sequence[int]]],
+    offsets: Sequence[int],
+    lanes: Sequence[tuple[int, int]],
+) -> list[list[Value]]:
+    """The same where some terms are known to be zero for some places.
+
+    In each turn of `outer` there are several inner loops, (where in a, loop, the places that have
+    such terms); where in b follows from those before.
+    """
+    width = len(lanes)
+    zeros = [k.constant(0.0, a.scalar, n) for _ in offsets for _, n in lanes]
+
+    def turn(i: Int, values: list[Value]) -> list[Value]:
+        at, values = 0, list(values)
+        for place, loop, some in inner:
+            slots = [p * width + v for p in some for v in range(width)]
+            terms = [offsets[p] for p in some]
+            x, y = a.at(i * outer.a + place), b.at(i * outer.b + at)
+            if terms:
+                after = _terms(k, x, y, [loop], terms, lanes, [values[s] for s in slots])
+                for s, value in zip(slots, after, strict=True):
+                    values[s] = value
+            at += loop.extent * loop.b if isinstance(loop.extent, int) else 0
+        return values
+
+    flat = k.fold(0, outer.extent, zeros, turn)
+    return [flat[i : i + width] for i in range(0, len(flat), width)]
+
+
 def _terms(
     k: Function,
     a: Array,

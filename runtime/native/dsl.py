@@ -57,7 +57,7 @@ class Value:
         return self.k.binary("fsub" if self.floating else "sub", self, other)
 
     def __rsub__(self, other: float) -> Value:
-        return self.k.like(other, self) - self
+        return self.k.binary("fsub" if self.floating else "sub", self.k.like(other, self), self)
 
     def __mul__(self, other: Value | float) -> Value:
         if self.scalar == "i64" and not self.lanes and isinstance(other, int):
@@ -263,6 +263,12 @@ class Function:
         if isinstance(x, int) and isinstance(y, int):
             return min(x, y)
         return self.intrinsic("smin", self.integer(x), self.integer(y))
+
+    def maximum(self, x: Value | int, y: Value | int) -> Value | int:
+        """The larger of two i64."""
+        if isinstance(x, int) and isinstance(y, int):
+            return max(x, y)
+        return self.intrinsic("smax", self.integer(x), self.integer(y))
 
     def intrinsic(self, name: str, *args: Value, extra: str = "") -> Value:
         """llvm.NAME on values of one type."""

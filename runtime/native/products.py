@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...ir import Graph, Node
-from .contract import Loop, blocking, contract, over_rows, spans, stencil
-from .dsl import Array, Value
+from .contract import Loop, blocking, contract, contract_inside, over_rows, spans, stencil
+from .dsl import Array, Function, Value
 from .jit import host
 from .movers import concrete, fill
 from .pools import better
@@ -18,10 +18,14 @@ from .sweep import lanes_of
 
 LINE = 8  # vectors of a line that an update goes through together
 SHARES = 4  # workers among which columns of blocks should divide without a rest
+JOINED = 64  # positions below which a plane's terms are too few to pay for storing a block
+APART = 8  # channels from which a tap is worth blocks of its own
+FEW = 8  # taps and channels that are blocked over all lines of a kernel
 HELD = 10  # weights, in vectors, that stay in registers besides a block's sums
 ENOUGH = 14  # accumulators from which a block of one line is efficient
 Pair = tuple[int, int]
 Lanes = Sequence[tuple[int, int]]
+Spots = Sequence[Pair]
 Found = Mapping[Pair, list[Value]]
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
@@ -245,6 +249,7 @@ def emit_conv2d(product: Product) -> Work:
     _, ho, wo, o = node.shape
     kh, kw = node.inputs[1].shape[:2]
     sh, sw = node.attrs["stride"]
+    zp, zq = node.attrs["zeros"]
     ph, pw = product.pool.attrs["kernel"] if product.pool else (1, 1)
     hp, wp = ho // ph, wo // pw  # windows
     loops = [Loop(kh, wide * c, kw * c * o), Loop(kw * c, 1, o)]
@@ -259,12 +264,31 @@ def emit_conv2d(product: Product) -> Work:
             values = stencil(k, start, w.at(column), taps, o, places, lanes)
         else:
             offsets = [(r * sh * wide + p * sw) * c for r, p in spots]
-            values = contract(k, start, w.at(column), loops, offsets, lanes)
+            values = inside(start, w.at(column), y * ph, size[0] * ph, q, spots, offsets, lanes)
         found = dict(zip(spots, values, strict=True))
         for r in range(size[0]):
             for p in range(size[1]):
                 for v, (at, _) in enumerate(lanes):
                     finish(n, y + r, q + p, (r, p), found, v, column + at)
+
+    def inside(
+        a: Array, b: Array, y: Int, tall: int, q: Int, spots: Spots, offsets: Sequence[int], lanes: Lanes
+    ) -> list[list[Value]]:
+        """A block's sums, without the taps that see nothing but the border of zeros.
+
+        Those of a whole line of taps are left out where none of the block's lines sees anything
+        else; those of one tap where the block is as wide as the plane.
+        """
+        first = k.maximum(0, zp - (y + tall - 1) * sh) if zp else 0
+        last = k.minimum(kh, h - zp - y * sh) if zp else kh
+        a, b, taken = a.at(first * (wide * c)), b.at(first * (kw * c * o)), last - first
+        if not zq or not isinstance(q, int) or (wo // pw) * pw != 1 + max(p for _, p in spots):
+            return contract(k, a, b, [Loop(taken, wide * c, kw * c * o), loops[1]], offsets, lanes)
+        inner = [
+            (j * c, Loop(c, 1, o), [i for i, (_, p) in enumerate(spots) if zq <= p * sw + j < wide - zq])
+            for j in range(kw)
+        ]
+        return contract_inside(k, a, b, Loop(taken, wide * c, kw * c * o), inner, offsets, lanes)
 
     def finish(n: Int, y: Int, q: Int, spot: Pair, found: Found, v: int, column: Int) -> None:
         if product.pool is None:
@@ -309,7 +333,8 @@ def _positions(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[
 def emit_weight_grad(product: Product) -> Work:
     """conv2d_weight_grad on bordered images: taps of channels by output channels, over positions.
 
-    Where planes are small, the images join the terms, so that a block is stored once.
+    Where planes are small, the images join the terms, so that a block is stored once. Positions of
+    which a tap sees nothing but the border of zeros are left out.
     """
     k, node, site = product.k, product.node, product.site
     x, dy = product.operands
@@ -317,40 +342,52 @@ def emit_weight_grad(product: Product) -> Work:
     _, ho, wo, o = node.inputs[1].shape
     kh, kw = node.shape[:2]
     sh, sw = node.attrs["stride"]
-    loops = [Loop(ho, sh * wide * c, wo * o), Loop(wo, sw * c, o)]
+    zp, zq = node.attrs["zeros"] if (sh, sw) == (1, 1) else (0, 0)
     images = concrete(node.inputs[0].shape, site.rows)[0]
-    joined = ho * wo < 64
-    if joined:
-        loops = [Loop(images, h * wide * c, ho * wo * o), *loops]
-    run_length = kw * c
-    p_block, v_block = blocking(run_length if run_length > 8 else kh * run_length, -(-o // host().lanes), True)
+    joined = ho * wo < JOINED
+    apart = bool(zq) and c >= APART  # each tap on its own, else a line of taps together
+    run_length = c if apart else kw * c
+    block_rows = run_length if run_length > FEW else kh * run_length
+    p_block, v_block = blocking(block_rows, -(-o // host().lanes), True)
 
-    def block(n: Int, start: Int, offsets: Sequence[int], first: Int, column: Int, lanes) -> None:  # type: ignore[no-untyped-def]
-        at = x.at(n * (h * wide * c) + start)
-        values = contract(k, at, dy.at(n * (ho * wo * o) + column), loops, offsets, lanes)
+    def block(
+        n: Int,
+        tap: tuple[Int, Int],
+        start: Int,
+        offsets: Sequence[int],
+        first: Int,
+        column: Int,
+        lanes: Lanes,
+    ) -> None:
+        """Elements of x at `offsets` from `start` behind a tap's first, over positions."""
+        y, stop_y = _inside(k, tap[0], h, zp if run_length > FEW else 0, ho)
+        q, stop_q = _inside(k, tap[1], wide, zq, wo) if apart else (0, wo)
+        loops = [Loop(stop_y - y, sh * wide * c, wo * o), Loop(stop_q - q, sw * c, o)]
+        if joined:
+            loops = [Loop(images, h * wide * c, ho * wo * o), *loops]
+        seen = x.at(n * (h * wide * c) + (y + tap[0]) * (wide * c) + (q + tap[1]) * c + start)
+        gradient = dy.at(n * (ho * wo * o) + y * (wo * o) + q * o + column)
+        values = contract(k, seen, gradient, loops, offsets, lanes)
         for p, row in enumerate(values):
             for (v, _), value in zip(lanes, row, strict=True):
                 product.write(first + p, column + v, o, value)
 
-    def taps(n: Int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
-        if run_length <= 8:
+    def taps(n: Int, column: Int, lanes: Lanes) -> None:
+        if run_length <= FEW:
             every = [(t // run_length) * wide * c + t % run_length for t in range(kh * run_length)]
             at = 0
             for count, size in spans(len(every), p_block):
                 for _ in range(count):
-                    block(n, 0, every[at : at + size], at, column, lanes)
+                    block(n, (0, 0), 0, every[at : at + size], at, column, lanes)
                     at += size
             return
-        with k.range(0, kh) as i:
-            over_rows(
-                k,
-                0,
-                run_length,
-                p_block,
-                lambda r, m: block(
-                    n, i * (wide * c) + r, list(range(m)), i * run_length + r, column, lanes
-                ),
-            )
+        with k.range(0, kh) as i, k.range(0, kw if apart else 1) as j:
+            first = i * (kw * c) + j * c
+
+            def run(r: Int, m: int) -> None:
+                block(n, (i, j), r, list(range(m)), first + r, column, lanes)
+
+            over_rows(k, 0, run_length, p_block, run)
 
     def channels(n: Int) -> None:
         step = v_block * host().lanes
@@ -372,3 +409,11 @@ def emit_weight_grad(product: Product) -> Work:
             channels(n)
 
     return Work(1, run)
+
+
+def _inside(k: Function, tap: Int, size: int, zeros: int, positions: int) -> tuple[Int, Int]:
+    """The positions, from and to, at which a tap sees more than `zeros` elements of border."""
+    if not zeros:
+        return 0, positions
+    stop = size - zeros - tap if isinstance(tap, int) else (size - zeros) - tap
+    return k.maximum(0, zeros - tap), k.minimum(positions, stop)

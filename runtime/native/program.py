@@ -311,6 +311,8 @@ def _run_batch(m: Module, k: Function, context: Mapping[str, Value], own: Value,
         if last or m.timed or not (serial and m.calls[i + 1][1]):
             _meet(m, k, context)
         _clock(m, k, own, m.clocks[i])
+    if m.timed:
+        _meet(m, k, context)  # whoever reads the clocks has to wait for all of them
 
 
 def _meet(m: Module, k: Function, context: Mapping[str, Value]) -> None:

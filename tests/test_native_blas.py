@@ -1,0 +1,224 @@
+"""The native runtime around a BLAS library: every product by sgemm, whichever library it is of."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy
+from programs import MODELS, Model, cnn
+from twins import assert_close
+
+import gemmc
+from gemmc import CrossEntropyLoss, Executable
+from gemmc.frontend import executable
+from gemmc.frontend.runtimes import NativeRuntime
+from gemmc.runtime.library import provider, scipy_provider
+from gemmc.runtime.native.runtime import NativeProgram
+
+BRANDS = ("openblas*/libopenblas*.so.*", "blis*/libblis*.so.*", "*/libblas*.so.*")
+FILES = {p.resolve() for brand in BRANDS for p in Path("/usr/lib").glob(f"*/{brand}")}
+INSTALLED = sorted(p for p in FILES if "64" not in p.name)
+COMPILER = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+# A library of one loop nest that counts its products, and notes how many threads it may run then.
+SOURCE = """
+#include <stdint.h>
+int products, seen;
+#ifdef THREADS
+static int threads = 4;
+const char *openblas_get_config(void) { return "OpenBLAS 9.8.7"; }
+const char *openblas_get_corename(void) { return "Core"; }
+int openblas_get_parallel(void) { return 1; }
+int openblas_get_num_threads(void) { return threads; }
+void openblas_set_num_threads(int count) { threads = count; }
+#else
+static int threads = 0;
+#endif
+void sgemm_(char *ta, char *tb, int32_t *m, int32_t *n, int32_t *k, float *alpha, float *a,
+            int32_t *lda, float *b, int32_t *ldb, float *beta, float *c, int32_t *ldc) {
+    __sync_fetch_and_add(&products, 1);
+    if (threads > seen) seen = threads;
+    for (int j = 0; j < *n; j++)
+        for (int i = 0; i < *m; i++) {
+            float sum = 0, *at = c + i + (int64_t)j * *ldc;
+            for (int l = 0; l < *k; l++)
+                sum += (*ta == 'T' ? a[l + (int64_t)i * *lda] : a[i + (int64_t)l * *lda]) *
+                       (*tb == 'T' ? b[j + (int64_t)l * *ldb] : b[l + (int64_t)j * *ldb]);
+            *at = *alpha * sum + (*beta == 0 ? 0 : *beta * *at);
+        }
+}
+"""
+Compile = Callable[..., Executable]
+
+
+@pytest.fixture(params=["im2col", "shift"])
+def by_blas(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """compile for a native runtime that gives BLAS every product, convolutions in one of its forms.
+
+    Such a target is chosen where that is faster, which this machine may not be.
+    """
+    runtime = NativeRuntime()
+    runtime.target = replace(runtime.target, products="blas", conv_form=request.param)
+
+    def compile(given: Model, batch_size: int = 7, threads: int | None = None) -> Executable:
+        model, shape = given
+        with monkeypatch.context() as patched:
+            patched.setattr(executable, "choose", lambda *asked: runtime)
+            return gemmc.compile(model, shape, batch_size, threads=threads)
+
+    return compile
+
+
+def data(exe: Executable, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets that fit a model."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, *exe.input_shape)).astype(np.float32)
+    shape = exe.output_type.concrete(rows)
+    if isinstance(exe.model.loss_func, CrossEntropyLoss):
+        return x, rng.integers(0, shape[1], rows)
+    return x, rng.normal(size=shape).astype(np.float32)
+
+
+def forms(exe: Executable) -> set[str]:
+    """How the products of the training step run."""
+    nodes = [n for s in exe.plan.steps() for n in (s.node, *inner(s.node))]
+    named = {str(n.attrs["form"]) for n in nodes if n.attrs.get("form")}
+    return named | {n.op for n in nodes if n.op.startswith("shift_matmul")}
+
+
+def inner(node) -> tuple:
+    return node.attrs["body"].nodes if "body" in node.attrs else ()
+
+
+def assert_agree(exe: Executable, expected: Executable, seed: int = 0) -> None:
+    """Gradients, losses over some steps, evaluation and outputs, of ragged batches too."""
+    x, y = data(exe, 3 * exe.batch_size - 2, seed)
+    for rows in (exe.batch_size, 1):
+        loss, grads = exe.loss_and_grads(x[:rows], y[:rows], train=True)
+        right, wanted = expected.loss_and_grads(x[:rows], y[:rows], train=True)
+        assert loss == pytest.approx(right, rel=1e-5)
+        for name, grad in wanted.items():
+            # sums of a few thousand float32 products; a mistake is seen in the first digit
+            assert_close(grads[name], grad, 1e-4, name)
+    for step in range(4):
+        rows = slice(step, step + exe.batch_size - step % 3)
+        # steps of Adam turn the rounding of small gradients into that of the next loss
+        assert exe.train_step(x[rows], y[rows]) == pytest.approx(
+            expected.train_step(x[rows], y[rows]), rel=1e-3
+        )
+    (loss, accuracy), (right, share) = exe.evaluate(x, y), expected.evaluate(x, y)
+    assert loss == pytest.approx(right, rel=1e-3)
+    assert np.isnan(share) or abs(accuracy - share) <= 1 / len(x)
+    assert_close(exe(x), expected(x), 1e-2, "outputs")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_runs_with_blas_for_every_product(name: str, by_blas: Compile) -> None:
+    exe = by_blas(MODELS[name](), threads=1 + len(name) % 2)
+    model, shape = MODELS[name]()
+    assert forms(exe) <= {"blas", "shift_matmul", "shift_matmul_weight_grad"}
+    assert "blas" in forms(exe) and "@gemmc_sgemm" in exe.ir("llvm")
+    assert_agree(exe, gemmc.compile(model, shape, 7, runtime="reference"))
+
+
+def test_products_by_blas_are_the_same_with_any_number_of_threads(by_blas: Compile) -> None:
+    runs = []
+    for threads in (1, 2, 3):
+        exe = by_blas(cnn(12), 6, threads)
+        x, y = data(exe, 17, seed=1)
+        exe.fit(x, y, epochs=2)
+        runs.append([a.tobytes() for a in exe.model.state.stored.values()])
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("path", INSTALLED or [None], ids=str)
+def test_another_installed_library_gives_the_same_results(
+    path: Path | None, by_blas: Compile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path is None:
+        pytest.skip("no other BLAS is installed")
+    monkeypatch.delenv("GEMMC_BLAS", raising=False)
+    model, shape = cnn(12)
+    expected = gemmc.compile(model, shape, 7, runtime="reference")
+    monkeypatch.setenv("GEMMC_BLAS", str(path))
+    exe = by_blas(cnn(12), threads=2)
+    assert runner(exe).blas is provider() and provider().path == path
+    assert_agree(exe, expected)
+
+
+def runner(exe: Executable) -> NativeProgram:
+    found = exe._program("step").runner
+    assert isinstance(found, NativeProgram)
+    return found
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ctypes.CDLL]:
+    """A library of our own, to which GEMMC_BLAS points from then on."""
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+
+    def made(*options: str) -> ctypes.CDLL:
+        (tmp_path / "own.c").write_text(SOURCE)
+        command = [COMPILER, "-O1", "-shared", "-fPIC", *options, "-o", "libown.so", "own.c"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        monkeypatch.setenv("GEMMC_BLAS", str(tmp_path / "libown.so"))
+        return ctypes.CDLL(str(tmp_path / "libown.so"))
+
+    return made
+
+
+def count(library: ctypes.CDLL, name: str) -> int:
+    return ctypes.c_int.in_dll(library, name).value
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_library_of_any_origin_multiplies_in_one_thread_for_each_worker(
+    threads: int, build: Callable[..., ctypes.CDLL], by_blas: Compile
+) -> None:
+    library = build("-DTHREADS")
+    exe = by_blas(cnn(12), threads=threads)
+    before = count(library, "products")
+    ctypes.c_int.in_dll(library, "seen").value = 0  # it has been tried
+    model, shape = cnn(12)
+    assert_agree(exe, gemmc.compile(model, shape, 7, runtime="reference"))
+    assert count(library, "products") > before + 20
+    assert count(library, "seen") == 1
+    assert library.openblas_get_num_threads() == 4, "as it was before"
+
+
+def test_a_library_that_cannot_be_told_its_threads_is_used_as_it_is(
+    build: Callable[..., ctypes.CDLL], by_blas: Compile
+) -> None:
+    """Accelerate is one."""
+    library = build()
+    assert provider().threads is None
+    exe = by_blas(cnn(12), threads=2)
+    before = count(library, "products")
+    x, y = data(exe, 7, seed=2)
+    assert np.isfinite(exe.train_step(x, y))
+    assert count(library, "products") > before
+
+
+def test_a_program_stays_with_the_library_it_was_compiled_for(
+    build: Callable[..., ctypes.CDLL], by_blas: Compile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMMC_BLAS", raising=False)
+    first = by_blas(cnn(12))
+    library = build("-DTHREADS")
+    second = by_blas(cnn(12))
+    x, y = data(first, 7, seed=3)
+    before = count(library, "products")
+    loss = first.train_step(x, y)
+    assert count(library, "products") == before
+    monkeypatch.setenv("GEMMC_BLAS", "/no/such/library")
+    assert second.train_step(x, y) == pytest.approx(loss, rel=1e-5)
+    assert count(library, "products") > before
+    first.train_step(x, y)
+    assert runner(first).blas is scipy_provider(), scipy.__version__
