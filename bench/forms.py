@@ -3,7 +3,7 @@
     python -m gemmc.bench forms
 
 For each shape and direction: microseconds as `im2col` and as `shift`, with a star where the choice
-of `passes.lower.choose_form` is not the faster one, and by how much the better one is ahead.
+of `passes.forms.choose_form` is not the faster one, and by how much the better one is ahead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from ..ir import Builder, N, TensorType
-from ..passes.lower import choose_form
+from ..passes.forms import choose_form
 from ..passes.pipeline import Program, make_plan, run_passes
 from ..passes.target import CPU, FORMS, Target
 from ..runtime import kernels

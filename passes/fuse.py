@@ -18,7 +18,7 @@ from .clusters import Clusters
 from .outline import outline
 from .target import Target
 
-GENERATED = ("loops", "direct", "winners", "winograd")  # forms of products that take pointwise work as their epilogue
+GENERATED = ("loops", "dots", "direct", "winners", "winograd")  # forms of products that take pointwise work as their epilogue
 
 ROW = 8  # vectors of a row that is worked on as one
 POOLED = 9  # entries of a window that a convolution makes in registers

@@ -9,33 +9,38 @@ weights turned by half a turn with C and O exchanged:
     input gradient   dx = im2col(pad(dy)) @ flip(w)        dx = shift(pad(dy), flip(w))
                      dx = col2im(dy @ w^T), stride > 1
 
-All are the same sums in another order. `choose_form` decides, for each convolution and direction.
+All are the same sums in another order. Where loops can be generated, a convolution may stay one
+(`direct`), become Winograd's, or, for gradients behind a max-pool, walk the entries that won
+(`winners`). `forms` decides, for each product.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 from ..ir import OPS, Builder, Graph, Node
 from ..ir.ops.reduce import spread
+from .forms import FEW_CHANNELS, chosen_form
 from .rewrite import Rules, rewrite
 from .simplify import reshapes
 from .target import Target
 
 Pair = tuple[int, int]
-FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
+FormOf = Callable[[Node], str]
 
 
-def lower(graph: Graph, target: Target) -> Graph:
-    """The graph in terms of ops that the runtimes have kernels for."""
+def lower(graph: Graph, target: Target, rows: int = 32) -> Graph:
+    """The graph in terms of ops that the runtimes have kernels for, for batches of `rows` rows."""
+
+    def form_of(node: Node) -> str:
+        return chosen_form(target, node, rows)
+
     rules: Rules = {
-        "matmul": (partial(lower_matmul, target),),
-        "conv2d": (partial(lower_conv2d, target),),
-        "conv2d_input_grad": (partial(lower_input_grad, target),),
-        "conv2d_weight_grad": (partial(lower_weight_grad, target),),
-        "sum": (partial(sum_before_unpool, target),),
+        "conv2d": (partial(lower_conv2d, form_of),),
+        "conv2d_input_grad": (partial(lower_input_grad, form_of),),
+        "conv2d_weight_grad": (partial(lower_weight_grad, form_of),),
         "max_pool2d": (pad_pool,),
         "max_unpool2d": (crop_unpool,),
         "softmax": (expand_softmax,),
@@ -46,130 +51,87 @@ def lower(graph: Graph, target: Target) -> Graph:
     }
     if target.generated:
         rules |= {name: (sink_reshape,) for name, op in OPS.items() if op.pointwise}
-        rules |= {"reshape": (reshapes,)}
+        rules |= {"matmul": (partial(lower_matmul, form_of),), "reshape": (reshapes,)}
+        rules |= {"sum": (sum_before_unpool,)}
     return rewrite(graph, rules)
 
 
-def choose_form(target: Target, stride: Pair, kernel: Pair, plane: Pair, c: int, o: int) -> str:
-    """The form estimated to be fastest per image.
-
-    direct: generated loops, where the runtime has them.
-
-    im2col: one product with inner dimension kh*kw*c, and its patches written and read once.
-    shift: kh*kw products with inner dimension c over the bordered plane, each of which reads and
-    writes the result. Only at stride 1, where a shifted view is contiguous.
-    """
-    if target.conv_form:
-        return target.conv_form if stride == (1, 1) or target.conv_form != "shift" else "im2col"
-    if target.generated:
-        even = not (plane[0] % 2 or plane[1] % 2) and kernel == (3, 3) and stride == (1, 1)
-        return "winograd" if even and min(c, o) >= target.lanes else "direct"
-    if stride != (1, 1) or kernel == (1, 1):
-        return "im2col"
-    taps, (h, w) = math.prod(kernel), plane
-    ho, wo = h - kernel[0] + 1, w - kernel[1] + 1
-    flops = 2.0 * taps * c * o
-    im2col = ho * wo * (flops / _rate(target, taps * c) + 8.0 * taps * c / target.copy_bytes)
-    shift = h * w * (flops / _rate(target, c) + 8.0 * taps * o / (4 * target.copy_bytes))
-    return "im2col" if im2col <= shift else "shift"
-
-
-def _rate(target: Target, inner: int) -> float:
-    return target.gemm_flops * inner / (inner + target.narrow)
-
-
-def suited(target: Target, node: Node) -> Target:
-    """The target for products of a node's dtype: beside generated loops only sgemm is called."""
-    if not target.generated or node.dtype == "f32":
-        return target
-    return replace(target, products="loops", conv_form="direct")
-
-
-def lower_matmul(target: Target, b: Builder, node: Node) -> Node | None:
+def lower_matmul(form_of: FormOf, b: Builder, node: Node) -> Node | None:
     """`matmul(a, b) -> matmul(a, b) {form}` where loops can be generated.
 
     Loops want b's rows side by side in lanes: `matmul(a, b) {transpose_b} -> matmul(a,
-    transpose(b))`, unless the rows are so few that dot products are cheaper than the copy.
+    transpose(b))`.
     """
-    if not target.generated or node.attrs["form"]:
+    if node.attrs["form"]:
         return None
-    form = suited(target, node).products or "loops"
-    x, y = node.inputs
+    form, (x, y) = form_of(node), node.inputs
     if form == "loops" and node.attrs["transpose_b"]:
         return b.matmul(x, b.transpose(y, perm=(1, 0)), form=form)
     return b.matmul(x, y, **{**node.attrs, "form": form})
 
 
-def lower_conv2d(target: Target, b: Builder, node: Node) -> Node | None:
-    """`conv2d(x, w) -> im2col(pad(x)) @ w`, `shift_matmul(pad(x), w)` or the direct form of it."""
+def lower_conv2d(form_of: FormOf, b: Builder, node: Node) -> Node | None:
+    """`conv2d(x, w) -> im2col(pad(x)) @ w`, `shift_matmul(pad(x), w)` or a generated form of it."""
     if node.attrs["form"]:
         return None
     x, w = node.inputs
-    target = suited(target, node)
+    padding = node.attrs["padding"]
+    return _convolution(b, form_of(node), _border(b, x, *padding), w, node.attrs["stride"], padding)
+
+
+def _convolution(b: Builder, form: str, x: Node, w: Node, stride: Pair, zeros: Pair) -> Node:
+    """A convolution of a bordered image, of which the outermost `zeros` are known to be zero."""
     kh, kw, c, o = w.shape
-    bordered = _border(b, x, *node.attrs["padding"])
-    form = choose_form(target, node.attrs["stride"], (kh, kw), bordered.shape[1:3], c, o)
-    if form in ("direct", "winograd"):
-        return _generated(b, form, bordered, w, node.attrs["stride"], node.attrs["padding"])
-    if form == "shift":
-        return b.shift_matmul(bordered, w)
-    patches = b.im2col(bordered, kernel=(kh, kw), stride=node.attrs["stride"])
+    match form:
+        case "direct":
+            return b.conv2d(x, w, stride=stride, layout="NHWC", form=form, zeros=zeros)
+        case "winograd":
+            return b.winograd_conv2d(x, b.winograd_weights(w), form=form)
+        case "shift":
+            return b.shift_matmul(x, w)
+    patches = b.im2col(x, kernel=(kh, kw), stride=stride)
     return b.matmul(patches, b.reshape(w, shape=(kh * kw * c, o)))
 
 
-def _generated(
-    b: Builder, form: str, bordered: Node, w: Node, stride: Pair, zeros: Pair
-) -> Node:
-    if form == "winograd":
-        return b.winograd_conv2d(bordered, b.winograd_weights(w), form="winograd")
-    return b.conv2d(bordered, w, stride=stride, layout="NHWC", form="direct", zeros=zeros)
+def lower_weight_grad(form_of: FormOf, b: Builder, node: Node) -> Node | None:
+    """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, the shifted products, or generated.
 
-
-def lower_weight_grad(target: Target, b: Builder, node: Node) -> Node | None:
-    """`conv2d_weight_grad(x, dy) -> im2col(pad(x))^T @ dy`, the shifted products, or direct.
-
-    For `shift`, dy is put into planes as wide as x's, so that both shift along one another. It was
-    slower at every shape of `python -m gemmc.bench forms`, and is made only if asked for.
+    For `shift`, dy is put into planes as wide as x's, so that both shift along one another.
     """
     if node.attrs["form"]:
         return None
     x, dy = node.inputs
-    target, kernel = suited(target, node), node.attrs["kernel"]
-    bordered = _border(b, x, *node.attrs["padding"])
-    if _walks_winners(target, dy, node, x.shape[3]):
-        return _pooled_weight_grad(b, bordered, dy)
-    if target.generated and target.conv_form in (None, "direct"):
-        attrs = {**node.attrs, "padding": (0, 0), "form": "direct", "zeros": node.attrs["padding"]}
-        return b.conv2d_weight_grad(bordered, dy, **attrs)
-    if target.conv_form == "shift" and node.attrs["stride"] == (1, 1):
-        wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
-        return b.shift_matmul_weight_grad(bordered, wide, kernel=kernel)
+    form, kernel, padding = form_of(node), node.attrs["kernel"], node.attrs["padding"]
+    bordered = _border(b, x, *padding)
+    match form:
+        case "winners":
+            return _pooled_weight_grad(b, bordered, dy)
+        case "direct":
+            attrs = {**node.attrs, "padding": (0, 0), "form": form, "zeros": padding}
+            return b.conv2d_weight_grad(bordered, dy, **attrs)
+        case "shift":
+            wide = b.pad(dy, low=(0, 0, 0, 0), high=(0, kernel[0] - 1, kernel[1] - 1, 0))
+            return b.shift_matmul_weight_grad(bordered, wide, kernel=kernel)
     patches = b.im2col(bordered, kernel=kernel, stride=node.attrs["stride"])
     return b.reshape(b.matmul(patches, dy, transpose_a=True), shape=node.shape)
 
 
-def lower_input_grad(target: Target, b: Builder, node: Node) -> Node:
-    """`conv2d_input_grad(dy, w) -> conv2d(border(dy), flip(w))` in either form, at stride 1.
+def lower_input_grad(form_of: FormOf, b: Builder, node: Node) -> Node:
+    """`conv2d_input_grad(dy, w) -> conv2d(border(dy), flip(w))` in any of its forms, at stride 1.
 
     The border is kernel-1-padding wide. Where it would be negative, or the stride is more than 1,
     `-> crop(col2im(dy @ w^T))`: patches of gradients, added back where im2col would take them.
     """
     dy, w = node.inputs
-    target = suited(target, node)
-    (kh, kw, c, o), (p, q) = w.shape, node.attrs["padding"]
-    if _walks_winners(target, dy, node, c):
+    (kh, kw, *_), (p, q) = w.shape, node.attrs["padding"]
+    form = form_of(node)
+    if form == "winners":
         return _pooled_input_grad(b, dy, w, (p, q))
     if node.attrs["stride"] != (1, 1) or p >= kh or q >= kw:
         return _scatter_input_grad(b, node)
-    bordered = _border(b, dy, kh - 1 - p, kw - 1 - q)
+    border = kh - 1 - p, kw - 1 - q
     turned = b.transpose(b.reverse(w, axes=(0, 1)), perm=(0, 1, 3, 2))
-    form = choose_form(target, (1, 1), (kh, kw), bordered.shape[1:3], o, c)
-    if form in ("direct", "winograd"):
-        return _generated(b, form, bordered, turned, (1, 1), (kh - 1 - p, kw - 1 - q))
-    if form == "shift":
-        return b.shift_matmul(bordered, turned)
-    patches = b.im2col(bordered, kernel=(kh, kw))
-    return b.matmul(patches, b.reshape(turned, shape=(kh * kw * o, c)))
+    return _convolution(b, form, _border(b, dy, *border), turned, (1, 1), border)
 
 
 def _scatter_input_grad(b: Builder, node: Node) -> Node:
@@ -214,29 +176,6 @@ def _in_shape(b: Builder, x: Node, shape: tuple) -> Node:
     return b.reshape(x, shape=shape)
 
 
-def _walks_winners(target: Target, dy: Node, node: Node, channels: int) -> bool:
-    """Whether a gradient can walk the entries that won in a max-pool behind its convolution.
-
-    Worth it where channels fill the lanes, and the taps, or all positions that a window reaches, fit
-    into registers; with a channel or two, the result's channels are in the lanes.
-    """
-    if not target.generated or target.conv_form or dy.op != "max_unpool2d":
-        return False
-    pool, stride = dy.attrs["kernel"], dy.attrs["stride"]
-    apart = pool[0] <= stride[0] and pool[1] <= stride[1] and dy.attrs["padding"] == (0, 0)
-    w = node.inputs[1].shape if node.op == "conv2d_input_grad" else node.shape
-    reach = math.prod(p + k - 1 for p, k in zip(pool, w[:2], strict=True))
-    filled = 2 * channels >= target.lanes
-    if node.op == "conv2d_weight_grad":
-        needed = w[0] * w[1]
-        if channels <= FEW_CHANNELS:
-            needed, filled = needed * channels + math.prod(pool), True
-    else:
-        needed = reach
-    fits = needed <= target.registers - 4 and filled
-    return apart and fits and node.attrs["stride"] == (1, 1)
-
-
 def _pool_attrs(dy: Node) -> dict:
     kernel, stride, size = (dy.attrs[key] for key in ("kernel", "stride", "size"))
     return {"pool": kernel, "pool_stride": stride, "size": size, "form": "winners"}
@@ -255,10 +194,10 @@ def _pooled_input_grad(b: Builder, dy: Node, w: Node, padding: Pair) -> Node:
     return b.pooled_input_grad(*dy.inputs, turned, **_pool_attrs(dy), padding=padding)
 
 
-def sum_before_unpool(target: Target, b: Builder, node: Node) -> Node | None:
+def sum_before_unpool(b: Builder, node: Node) -> Node | None:
     """`sum(max_unpool2d(g, winner)) -> sum(g)` over rows and positions: each g lands once."""
     (x,) = node.inputs
-    if not target.generated or x.op != "max_unpool2d" or x.attrs["padding"] != (0, 0):
+    if x.op != "max_unpool2d" or x.attrs["padding"] != (0, 0):
         return None
     return b.sum(x.inputs[0], axes=(0, 1, 2)) if node.attrs["axes"] == (0, 1, 2) else None
 

@@ -202,7 +202,7 @@ class _Walk:
         for buffer in (v.buffer for v in results if v.tiled):
             buffer.private = private
         if room is not None:
-            room.private = private
+            room.private = self.kernels.shards > 1
         self.clock += 1
         return Step(node, operands, results, room, self.clock - 1)
 

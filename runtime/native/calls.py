@@ -7,13 +7,53 @@ library itself runs single-threaded.
 
 from __future__ import annotations
 
+from functools import cache
+
 from ...ir import Node
+from ..library import Provider
 from .dsl import Array, Function, Value
+from .jit import Machine
 from .movers import concrete, strided, strides
 from .products import _times_rows
 from .site import Int, Site, Work
 
 SPLIT = 128  # rows or columns of a result that one call makes: enough for BLAS to be at its best
+
+
+def sgemm_address(library: Provider) -> int:
+    """What programs call: the library's sgemm, by one worker at a time where it runs threads itself.
+
+    Accelerate's cannot be told their number; OpenBLAS with OpenMP waits for ever if two call it.
+    """
+    return library.sgemm if library.threads else _guarded(library.sgemm).address("guarded")
+
+
+@cache
+def _guarded(sgemm: int) -> Machine:
+    """A lock around a library's sgemm: one for all programs, and kept as long as the process."""
+    names = [f"ptr %a{i}" for i in range(13)]
+    return Machine(GUARDED % {"parameters": ", ".join(names), "sgemm": sgemm})
+
+
+GUARDED = """
+@held = internal global i32 0, align 64
+
+declare i32 @sched_yield()
+
+define void @guarded(%(parameters)s) {
+  br label %%try
+try:
+  %%was = atomicrmw xchg ptr @held, i32 1 acquire
+  %%free = icmp eq i32 %%was, 0
+  br i1 %%free, label %%enter, label %%wait
+wait:
+  %%ignored = call i32 @sched_yield()
+  br label %%try
+enter:
+  call void inttoptr (i64 %(sgemm)d to ptr)(%(parameters)s)
+  store atomic i32 0, ptr @held release, align 4
+  ret void
+}"""
 
 
 def sgemm(

@@ -53,6 +53,8 @@ def _product_scratch(node: Node, rows: int) -> int:
             return winners.input_grad_scratch(node)
         case "winograd_conv2d":
             return winograd.scratch(node)
+        case "matmul":
+            return products.panel_bytes(node, rows)
     return 0
 
 

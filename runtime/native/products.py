@@ -17,6 +17,7 @@ from .site import Int, Site, Work
 from .sweep import lanes_of
 
 LINE = 8  # vectors of a line that an update goes through together
+PANEL_WIDTH, PANEL_BYTES, PANEL_LINES = 256, 1 << 17, 48  # see panel_bytes
 SHARES = 4  # workers among which columns of blocks should divide without a rest
 JOINED = 64  # positions below which a plane's terms are too few to pay for storing a block
 APART = 8  # channels from which a tap is worth blocks of its own
@@ -107,13 +108,13 @@ def emit_matmul(product: Product) -> Work:
     if node.attrs["transpose_a"]:
         rows, inner = _times_rows(node.inputs[0].shape[:-1], site.rows)
         left, width = node.shape
-        return _blocks(product, a, b, [Loop(_extent(rows, inner), left, width)], left, 1, width)
+        return _blocks(product, a, b, Loop(_extent(rows, inner), left, width), left, 1, width)
     if node.attrs["transpose_b"]:
         return emit_dots(product)
     rows, inner = _times_rows(node.shape[:-1], site.rows)
     depth, width = node.inputs[1].shape
     return _blocks(
-        product, a, b, [Loop(depth, 1, width)], _extent(rows, inner), depth, width, site.most * inner
+        product, a, b, Loop(depth, 1, width), _extent(rows, inner), depth, width, site.most * inner
     )
 
 
@@ -131,33 +132,46 @@ def _blocks(
     product: Product,
     a: Array,
     b: Array,
-    loops: Sequence[Loop],
+    terms: Loop,
     rows: Int,
     row_step: int,
     width: int,
     most: int = 0,
 ) -> Work:
-    """`rows` times `width` results; shared out by columns where they are many, else by rows."""
-    k = product.k
+    """`rows` times `width` results; shared out by columns where they are many, else by rows.
+
+    Where b is so wide that the lines of a block's columns lie far apart, they are copied together
+    first, for all rows of blocks (see `panel_bytes`).
+    """
+    k, site = product.k, product.site
     vectors = -(-width // host().lanes)
     nominal = rows if isinstance(rows, int) else most
-    wide = vectors > 1 and width > nominal
+    packed = panel_bytes(product.node, site.most) > 0
+    wide = vectors > 1 and (width > nominal or packed)
     shares = SHARES if wide else 1
     p_block, v_block = blocking(nominal, vectors, isinstance(rows, int), shares=shares)
     if node_streams(product) > 1:  # an update: whole lines of all that it reads and writes
         v_block = min(LINE, vectors)
         p_block = max(1, (host().registers - 1 - v_block) // v_block)
     columns = v_block * host().lanes
+    panel = Array(k, site.room.base, "float", site.room.offset // 4)
 
-    def block(row: Int, count: int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
-        offsets = [p * row_step for p in range(count)]
-        values = contract(k, a.at(row * row_step), b.at(column), loops, offsets, lanes)
-        for p in range(count):
-            for (start, _), value in zip(lanes, values[p], strict=True):
-                product.write(row + p, column + start, width, value)
+    def stripe(begin: Int, end: Int, column: Int, lanes: Lanes) -> None:
+        source, loop = b.at(column), terms
+        if packed:
+            with k.range(0, terms.extent) as i:
+                for at, n in lanes:
+                    panel.store(source.load(i * terms.b + at, n), i * columns + at)
+            source, loop = panel, Loop(terms.extent, terms.a, columns)
 
-    def stripe(begin: Int, end: Int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
-        over_rows(k, begin, end, p_block, lambda row, n: block(row, n, column, lanes))
+        def block(row: Int, count: int) -> None:
+            offsets = [p * row_step for p in range(count)]
+            values = contract(k, a.at(row * row_step), source, [loop], offsets, lanes)
+            for p in range(count):
+                for (start, _), value in zip(lanes, values[p], strict=True):
+                    product.write(row + p, column + start, width, value)
+
+        over_rows(k, begin, end, p_block, block)
 
     whole = width // columns * columns
     rest = lanes_of(width - whole, host().lanes)
@@ -184,6 +198,23 @@ def _blocks(
     if wide:
         return Work(width, by_columns, columns)
     return Work(rows, by_rows, p_block)
+
+
+def panel_bytes(node: Node, rows: int) -> int:
+    """Scratch for a matmul whose right operand's columns are copied together, block by block.
+
+    That pays where the operand is wider than a page is long and outgrows the caches' ways, and has
+    rows enough on its left: 0 elsewhere.
+    """
+    if node.op != "matmul" or node.attrs["transpose_b"]:
+        return 0
+    a, b = (x.tensor.concrete(rows) for x in node.inputs)
+    terms, lines = math.prod(b[:-1]), math.prod(a[:-1])
+    if node.attrs["transpose_a"]:
+        lines = a[-1]
+    if b[-1] < PANEL_WIDTH or terms * b[-1] * 4 < PANEL_BYTES or lines < PANEL_LINES:
+        return 0
+    return terms * LINE * host().lanes * 4
 
 
 def node_streams(product: Product) -> int:

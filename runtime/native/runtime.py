@@ -14,6 +14,7 @@ from ...passes.plan import Plan
 from ..blas import aligned_arena
 from ..library import ThreadLimit, provider
 from ..profile import Profile, profile_of
+from .calls import sgemm_address
 from .jit import Machine
 from .program import WORDS, Module, as_arrays, build
 from .target import suited_workers
@@ -47,10 +48,9 @@ class NativeProgram:
         self.module: Module = build(self.plan, offsets, workers, timed)
         text = self.module.text()
         self.blas = provider() if "@gemmc_sgemm" in text else None
-        symbols = [("gemmc_sgemm", self.blas.sgemm)] if self.blas else []
-        # Workers are the threads; a library that cannot be told to run but one may run more.
-        alone = 1 if self.blas and self.blas.threads else None
-        self._limit = ThreadLimit(alone, self.blas)
+        symbols = [("gemmc_sgemm", sgemm_address(self.blas))] if self.blas else []
+        told = self.blas is not None and self.blas.threads is not None
+        self._limit = ThreadLimit(1 if told else None, self.blas)  # the workers are the threads
         self.machine = Machine(text, symbols)
         self._functions = {name: self.machine.address(name) for name in ("run", "epoch")}
         self.workers = Workers(workers)
