@@ -53,9 +53,9 @@ class Rows:
         return [self._load(x, first + start, lanes) for start, lanes in self.parts]
 
     def store(self, array: Array, node: Node, row: Row, n: Int) -> None:
-        """Writes a result of row n."""
-        if len(node.shape) == 1:
-            put(array, row[0], n, 0)
+        """Writes a result of row n; one that is the same for all rows is written with each."""
+        if len(node.shape) < 2:
+            put(array, row[0], n if node.shape else 0, 0)
             return
         for (start, lanes), value in zip(self.parts, row, strict=True):
             put(array, value, n * self.width + start, lanes)
@@ -101,9 +101,7 @@ class Rows:
                 return [self.k.constant(attrs["value"], scalar, n) for n in self.lanes(wide)]
             case "broadcast":
                 (row,) = rows
-                return row if len(node.inputs[0].shape) == 1 and attrs["axes"] == (1,) else (
-                    self.spread(row[0]) if wide else row
-                )
+                return self.spread(row[0]) if wide and attrs["axes"] != (1,) else row
             case "sum" | "max":
                 return [self.total(rows[0], "fadd" if node.op == "sum" else "fmaximum")]
             case "one_hot":
@@ -151,6 +149,9 @@ class Columns(Rows):
 
     def store(self, array: Array, node: Node, row: Row, n: Int) -> None:
         k, places = self.k, self.rows
+        if not node.shape:
+            put(array, row[0], 0, 0)
+            return
         if len(node.shape) == 2:
             places = self.rows * k.constant(self.width, "i64", self.count)
         for c, value in enumerate(row):
