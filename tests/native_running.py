@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import llvmlite.binding as llvm
 import numpy as np
+import pytest
 from running import Compiled, kernels_for
 
+from gemmc import CrossEntropyLoss, Executable
 from gemmc.ir import Graph, TensorType
 from gemmc.passes.pipeline import Program, make_plan
 from gemmc.passes.plan import Loop
-from gemmc.runtime.native.dsl import BITS, Array, Function, Value
+from gemmc.runtime.native import contract, jit, target
+from gemmc.runtime.native.dsl import Array, Function, Value
 from gemmc.runtime.native.jit import Machine
 from gemmc.runtime.native.program import flush_mode
 
@@ -69,6 +74,25 @@ def run(write: Write, *arguments: np.ndarray | int) -> None:
     code.call("f", *arguments)
 
 
+@contextmanager
+def a_cpu_without(monkeypatch: pytest.MonkeyPatch, *prefixes: str) -> Iterator[None]:
+    """Inside, code is generated as for a CPU without the features whose names begin so."""
+    features = llvm.get_host_cpu_features()
+    for name in features:
+        features[name] &= not name.startswith(prefixes)
+    with monkeypatch.context() as patched:
+        patched.setattr(llvm, "get_host_cpu_features", lambda: features)
+        _forget()
+        yield
+    _forget()
+
+
+def _forget() -> None:
+    """Empties the caches of what is known of the CPU."""
+    for cached in (jit.host, target.native_target, contract.blocking):
+        cached.cache_clear()
+
+
 def alone(given: Program, threads: int = 1) -> Compiled:
     """A program of kernels' ops only: each is a step of the plan, and no pass has seen them."""
     plan = make_plan(given, given.graph, kernels_for(given.target))
@@ -93,9 +117,17 @@ def beyond(compiled: Compiled, rows: int) -> np.ndarray:
     return compiled._runner.arena[: plan.arena_bytes][free]
 
 
-def whole_numbers(
-    graph: Graph, rows: int, seed: int, largest: int = 3
-) -> dict[str, np.ndarray]:
+def data(exe: Executable, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets that fit a model."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, *exe.input_shape)).astype(np.float32)
+    shape = exe.output_type.concrete(rows)
+    if isinstance(exe.model.loss_func, CrossEntropyLoss):
+        return x, rng.integers(0, shape[1], rows)
+    return x, rng.normal(size=shape).astype(np.float32)
+
+
+def whole_numbers(graph: Graph, rows: int, seed: int, largest: int = 3) -> dict[str, np.ndarray]:
     """Small whole numbers for each input: sums of their products are exact in any order."""
     rng = np.random.default_rng(seed)
     return {n.name: _whole(n.tensor, rows, rng, largest) for n in graph.inputs}

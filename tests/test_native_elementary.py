@@ -107,6 +107,20 @@ def test_the_error_is_at_most_what_the_docstring_says(
         assert errors[worst] <= allowed, f"at {sample[some][worst]!r}, {low} to {high}"
 
 
+@pytest.mark.slow
+@each_function
+def test_the_error_is_that_for_every_float32(name: str, code: Code) -> None:
+    worst = 0.0
+    for start in range(0, 1 << 32, 1 << 22):
+        bits = np.arange(start, start + (1 << 22), dtype=np.uint64).astype(np.uint32)
+        x = bits.view(np.float32)
+        got, (exact, rounded) = run(code, f"{name}_{host().lanes}", x), meant(name, x)
+        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(rounded))
+        some = np.isfinite(rounded) & (np.abs(rounded) >= SMALLEST)
+        worst = max(worst, np.max(ulps(got[some], exact[some]), initial=0.0))
+    assert stated(name) - 0.02 <= worst <= stated(name)
+
+
 @each_function
 def test_nan_infinities_and_signs_are_numpys(name: str, code: Code, sample: np.ndarray) -> None:
     got, (_, rounded) = run(code, f"{name}_{host().lanes}", sample), meant(name, sample)

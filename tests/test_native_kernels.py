@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from native_running import alone, beyond, whole_numbers
+from native_running import a_cpu_without, alone, beyond, whole_numbers
 from running import POISONS, compile_program
 
 from gemmc.ir import Builder, Graph, Node, TensorType, interpret
@@ -22,6 +22,7 @@ from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
 from gemmc.passes.pipeline import Program
 from gemmc.passes.target import Target
+from gemmc.runtime.native.jit import host
 from gemmc.runtime.native.target import native_target
 
 HOST = native_target()
@@ -76,7 +77,7 @@ def check(
     threads: int = 1,
     draw: Callable[[Graph, int], dict[str, np.ndarray]] | None = None,
 ) -> None:
-    """Compiles for `most` rows and compares batches of each of `rows`; a target means all passes."""
+    """Compiles for `most` rows and compares batches of `rows`; a target means all passes."""
     given = Program(graph, most, target=target or TARGETS["loops"])
     compiled = alone(given, threads) if target is None else compile_program(given, threads)
     for count in rows:
@@ -123,6 +124,35 @@ def test_convolutions_and_their_gradients(
     for some in channels:
         conv_case(s, some, 7, size)
     check(s.graph(), most, rows, target)
+
+
+AVX512, AVX = ("avx512", "avx10", "amx"), ("avx", "amx", "fma", "xop", "f16c", "vaes", "vpclmul")
+
+
+@pytest.mark.parametrize(("lacking", "lanes"), [(AVX512, 8), (AVX, 4)], ids=["AVX2", "SSE2"])
+def test_kernels_for_cpus_with_shorter_vectors(
+    lacking: tuple[str, ...], lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not host().triple.startswith("x86_64") or host().lanes < lanes:
+        pytest.skip("vectors are no longer than those")
+    with a_cpu_without(monkeypatch, *lacking):
+        assert native_target().lanes == host().lanes == lanes
+        s = Cases(lanes)
+        for channels in ((1, 9), (20, 5), (8, 33)):
+            conv_case(s, channels, 4, 9)
+        matmul_cases(s, [(1, 9, 35), (3, 33, 7)])
+        for shape in ((N, 19), (N, 5, 33)):
+            x, y = s.input(*shape), s.input(shape[-1])
+            for axes in subsets(len(shape)):
+                s.output(f"{shape} over {axes}", s.b.sum(x, axes=axes))
+            wide = s.b.broadcast(y, shape=shape, axes=(len(shape) - 1,))
+            s.output(
+                f"{shape}", s.b.relu(s.b.add(x, wide)), s.b.cast(s.b.less(x, wide), dtype="f32")
+            )
+        pool = {"kernel": (2, 2), "stride": (2, 2)}
+        both = s.b.max_pool2d(s.input(N, 9, 6, 7), **pool)
+        s.output("pool", *(s.b.item(both, index=i) for i in (0, 1)))
+        check(s.graph(), 6, (1, 5, 6), replace(native_target(), cache_bytes=9000), threads=2)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -259,8 +289,12 @@ def test_maxima_hand_nan_on_and_minus_infinity_is_the_least() -> None:
     def draw(graph: Graph, rows: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(rows)
         drawn = whole_numbers(graph, rows, rows)
-        drawn = {k: np.where(rng.random(a.shape) < 0.8, np.float32(-np.inf), a) for k, a in drawn.items()}
-        return {k: np.where(rng.random(a.shape) < 0.05, np.float32(np.nan), a) for k, a in drawn.items()}
+        drawn = {
+            k: np.where(rng.random(a.shape) < 0.8, np.float32(-np.inf), a) for k, a in drawn.items()
+        }
+        return {
+            k: np.where(rng.random(a.shape) < 0.05, np.float32(np.nan), a) for k, a in drawn.items()
+        }
 
     check(s.graph(), 11, (1, 10, 11), draw=draw)
 
@@ -294,7 +328,9 @@ def test_pads_slices_reversals_and_broadcasts(threads: int) -> None:
     for shape in ((N, 19), (N, 3, 20), (N, 5, 4, 17), (N, 4, 16, 1), (7, 35), (3, 4, 5)):
         x, rowed = s.input(*shape), shape[0] is N
         for _ in range(3):
-            low, high = ([0 if rowed and i == 0 else s.pick(0, 2) for i in range(len(shape))] for _ in "ab")
+            low, high = (
+                [0 if rowed and i == 0 else s.pick(0, 2) for i in range(len(shape))] for _ in "ab"
+            )
             value = [0.0, -2.5, -math.inf][s.pick(0, 2)]
             attrs = {"low": tuple(low), "high": tuple(high)}
             s.output(f"{shape} {attrs}", b.pad(x, **attrs, value=value))
@@ -313,7 +349,12 @@ def test_pads_slices_reversals_and_broadcasts(threads: int) -> None:
 
 def test_patches_and_the_way_back() -> None:
     s = Cases(12)
-    for c, kernel, stride in ((1, (3, 3), (1, 1)), (3, (2, 5), (2, 1)), (17, (1, 2), (3, 2)), (16, (3, 1), (1, 4))):
+    for c, kernel, stride in (
+        (1, (3, 3), (1, 1)),
+        (3, (2, 5), (2, 1)),
+        (17, (1, 2), (3, 2)),
+        (16, (3, 1), (1, 4)),
+    ):
         h, w = s.pick(kernel[0], 9), s.pick(kernel[1], 9)
         attrs = {"kernel": kernel, "stride": stride}
         patches = s.b.im2col(s.input(N, h, w, c), **attrs)
@@ -331,7 +372,13 @@ def test_labels_scores_constants_and_shares_of_a_row(threads: int) -> None:
         s.output(f"{classes} classes", b.one_hot(labels, classes=classes))
         s.output(f"{classes} classes", b.correct(s.input(N, classes), labels))
     for shape in ((), (N,), (N, 35), (3, 17)):
-        for dtype, value in (("f32", 0.1), ("f64", -math.inf), ("i64", -3), ("u8", 200), ("bool", 1)):
+        for dtype, value in (
+            ("f32", 0.1),
+            ("f64", -math.inf),
+            ("i64", -3),
+            ("u8", 200),
+            ("bool", 1),
+        ):
             s.output(f"{dtype} {shape}", b.full(shape=shape, value=value, dtype=dtype))
     s.output("1/N", b.rows_reciprocal(), b.rows_reciprocal(dtype="f64"))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from native_running import data
 from programs import MODELS, Model, cnn, spiral
 from random_models import random_case
 from running import POISONS, poison_bytes
@@ -46,16 +47,6 @@ Made = Callable[[], Model]
 def native(given: Model, batch_size: int = 8, threads: int | None = 1) -> Executable:
     model, shape = given
     return gemmc.compile(model, shape, batch_size, runtime="native", threads=threads)
-
-
-def data(exe: Executable, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets that fit a model."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, *exe.input_shape)).astype(np.float32)
-    shape = exe.output_type.concrete(rows)
-    if isinstance(exe.model.loss_func, CrossEntropyLoss):
-        return x, rng.integers(0, shape[1], rows)
-    return x, rng.normal(size=shape).astype(np.float32)
 
 
 def stored(exe: Executable) -> dict[str, bytes]:
@@ -199,6 +190,30 @@ def test_an_executable_may_be_let_go_at_any_time() -> None:
     assert threading.active_count() <= before, "threads outlive what they worked for"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_epoch_in_native_code_is_its_steps_one_by_one(threads: int) -> None:
+    """Bytes are divided by 255, and what native code does not read itself is converted before."""
+    given = cnn(12)
+    exe, model = native(given, 8, threads), given[0]
+    rng = np.random.default_rng(10)
+    images = rng.integers(0, 256, (29, *exe.input_shape)).astype(np.uint8)
+    floats, labels = images.astype(np.float32) / 255, rng.integers(0, 10, 29)
+    seen = []
+    for x in (images, floats, floats.astype(np.float64), np.asfortranarray(floats)):
+        for y in (labels, labels.astype(np.int8)):
+            with model.state.kept():
+                history = exe.fit(x, y, epochs=2)
+                seen.append((history.loss, history.accuracy, stored(exe)))
+    assert all(other == seen[0] for other in seen[1:])
+    with model.state.kept():
+        for epoch in range(2):
+            order = gemmc.epoch_order(model.seed, epoch, 29)
+            rows = [order[at : at + 8] for at in range(0, 29, 8)]
+            losses = [exe.train_step(images[r], labels[r]) * len(r) for r in rows]
+            assert sum(losses) / 29 == pytest.approx(seen[0][0][epoch], rel=1e-12)
+        assert stored(exe) == seen[0][2]
+
+
 def interrupted_by(seconds: float, run: Callable[[], object]) -> object:
     """What run() gives if Ctrl-C is pressed after so long."""
     pressing = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
@@ -313,13 +328,18 @@ ENDS = {
         4,
         "trained",
     ),
-    "by an exception of the user's": ("exe.train_step(X[:8], y[:8]); 1 / 0", 1, "ZeroDivisionError"),
+    "by an exception of the user's": (
+        "exe.train_step(X[:8], y[:8]); 1 / 0",
+        1,
+        "ZeroDivisionError",
+    ),
     "by a fault of the user's": ("exe.train_step(X[:9], y[:9])", 1, "DataError"),
     "by os._exit": ("os._exit(5)", 5, "trained"),
     "while another thread trains that need not be waited for": (
         """
         other = gemmc.compile(model, (1, 14, 14), 8, runtime="native", threads=2)
-        thread = threading.Thread(target=other.fit, args=(X, y), kwargs={"epochs": 10**9}, daemon=True)
+        given = {"epochs": 10**9}
+        thread = threading.Thread(target=other.fit, args=(X, y), kwargs=given, daemon=True)
         thread.start()
         thread.join(0.3)
         """,

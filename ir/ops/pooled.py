@@ -31,6 +31,8 @@ class _Pooled(Op):
     ) -> None:
         """CompileError if the windows of `size` are not those of g and winner, or overlap."""
         _, h, w, _ = _image(g, "NHWC")
+        if len(pool) != 2 or len(stride) != 2 or len(size) != 2:
+            raise CompileError(f"{self.name}: pool {pool}, {stride} and size {size} are not pairs")
         apart = pool[0] <= stride[0] and pool[1] <= stride[1]
         if g.shape != winner.shape or (h, w) != _windows(size, pool, stride) or not apart:
             raise CompileError(f"{self.name}: {g}, {winner} and size {size} do not fit {pool}")
@@ -68,6 +70,8 @@ class PooledInputGrad(_Pooled):
         if w.rank != 4 or w.shape[0] != g.shape[3]:
             raise CompileError(f"pooled_input_grad: {g} and weights {w} do not fit")
         taps = w.shape[1:3]
+        if len(padding) != 2 or min(padding) < 0:
+            raise CompileError(f"pooled_input_grad: got padding {padding}, expected two numbers")
         h, width = (s + k - 1 - 2 * p for s, k, p in zip(size, taps, padding, strict=True))
         return TensorType((g.shape[0], h, width, w.shape[3]), g.dtype)
 
@@ -118,10 +122,10 @@ class PooledWeightGrad(_Pooled):
         form: str | None,
     ) -> TensorType:
         self.check(g, winner, pool, pool_stride, size)
-        _, h, w, c = _image(x, "NHWC")
+        n, h, w, c = _image(x, "NHWC")
         kernel = h - size[0] + 1, w - size[1] + 1
-        if min(kernel) < 1:
-            raise CompileError(f"pooled_weight_grad: {x} is smaller than {size}")
+        if min(kernel) < 1 or n != g.shape[0]:
+            raise CompileError(f"pooled_weight_grad: {x}, {g} and size {size} do not fit")
         o = g.shape[3]
         return TensorType((o, *kernel, c) if turned else (*kernel, c, o), x.dtype)
 

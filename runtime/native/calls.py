@@ -1,8 +1,8 @@
 """Products as calls of the BLAS library's sgemm, and the convolution forms made of them.
 
-BLAS is column-major: a C-ordered matrix is the transpose of what it calls one, so `Y = A B` is asked
-for as `Y.T = B.T A.T`. The work is split by rows or columns of the result, never by threads, and the
-library itself runs single-threaded.
+BLAS is column-major: a C-ordered matrix is the transpose of what it calls one, so `Y = A B` is
+asked for as `Y.T = B.T A.T`. The work is split by rows or columns of the result, never by threads,
+and the library itself runs single-threaded where it can be told to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SPLIT = 128  # rows or columns of a result that one call makes: enough for BLAS 
 
 
 def sgemm_address(library: Provider) -> int:
-    """What programs call: the library's sgemm, by one worker at a time where it runs threads itself.
+    """What programs call: the library's sgemm, one worker at a time if it runs its own threads.
 
     Accelerate's cannot be told their number; OpenBLAS with OpenMP waits for ever if two call it.
     """

@@ -349,7 +349,7 @@ def emit_conv2d(product: Product) -> Work:
             if o > whole:
                 plane(n, whole, lanes_of(o - whole, host().lanes))
 
-    return Work(site.rows, run)
+    return Work(concrete(node.shape, site.rows)[0], run)
 
 
 def _positions(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[int, int], int]:
@@ -378,7 +378,8 @@ def emit_weight_grad(product: Product) -> Work:
     joined = ho * wo < JOINED
     apart = bool(zq) and c >= APART  # each tap on its own, else a line of taps together
     run_length = c if apart else kw * c
-    block_rows = run_length if run_length > FEW else kh * run_length
+    few = not apart and run_length <= FEW  # then all lines of the kernel are blocked together
+    block_rows = kh * run_length if few else run_length
     p_block, v_block = blocking(block_rows, -(-o // host().lanes), True)
 
     def block(
@@ -391,7 +392,7 @@ def emit_weight_grad(product: Product) -> Work:
         lanes: Lanes,
     ) -> None:
         """Elements of x at `offsets` from `start` behind a tap's first, over positions."""
-        y, stop_y = _inside(k, tap[0], h, zp if run_length > FEW else 0, ho)
+        y, stop_y = _inside(k, tap[0], h, 0 if few else zp, ho)
         q, stop_q = _inside(k, tap[1], wide, zq, wo) if apart else (0, wo)
         loops = [Loop(stop_y - y, sh * wide * c, wo * o), Loop(stop_q - q, sw * c, o)]
         if joined:
@@ -404,7 +405,7 @@ def emit_weight_grad(product: Product) -> Work:
                 product.write(first + p, column + v, o, value)
 
     def taps(n: Int, column: Int, lanes: Lanes) -> None:
-        if run_length <= FEW:
+        if few:
             every = [(t // run_length) * wide * c + t % run_length for t in range(kh * run_length)]
             at = 0
             for count, size in spans(len(every), p_block):

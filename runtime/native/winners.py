@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ...ir import Node
 from .dsl import Array, Function, Value
 from .jit import host
-from .movers import fill
+from .movers import concrete, fill
 from .products import Product
 from .site import Int, Work
 from .sweep import lanes_of
@@ -113,7 +113,7 @@ def _few_channels(product: Product) -> Work:
     def run(begin: Int, end: Int) -> None:
         if not site.accumulate:
             fill(k, dw, o * kh * kw * c, 0.0)
-        with k.range(0, site.rows) as n:
+        with k.range(0, concrete(node.inputs[1].shape, site.rows)[0]) as n:
             for start, lanes in lanes_of(o, host().lanes):
                 image(n, start, lanes)
 
@@ -150,7 +150,7 @@ def _turned_weight_grad(product: Product) -> Work:
     def run(begin: Int, end: Int) -> None:
         if not site.accumulate:
             fill(k, dw, o * kh * kw * c, 0.0)
-        with k.range(0, site.rows) as n, k.range(0, o) as number:
+        with k.range(0, concrete(node.inputs[1].shape, site.rows)[0]) as n, k.range(0, o) as number:
             for start, lanes in lanes_of(c, host().lanes):
                 channel(n, number, start, lanes)
 
@@ -229,7 +229,7 @@ def emit_input_grad(product: Product) -> Work:
             image(n)
             crop(n)
 
-    return Work(site.rows, run)
+    return Work(concrete(node.shape, site.rows)[0], run)
 
 
 def won(k: Function, g: Array, winner: Array, count: int, entry: int) -> Value:

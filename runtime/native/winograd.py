@@ -13,6 +13,7 @@ from ...ir.ops.winograd import A_T, B_T, G
 from .contract import Loop, blocking, contract, over_rows
 from .dsl import Array, Value
 from .jit import host
+from .movers import concrete
 from .products import Product
 from .site import Int, Site, Work
 from .sweep import lanes_of
@@ -128,7 +129,7 @@ def emit_conv2d(product: Product) -> Work:
         with k.range(begin, end) as n:
             over_rows(k, 0, ho // 2, lines, lambda y, count: block(n, y, count))
 
-    return Work(site.rows, run)
+    return Work(concrete(node.shape, site.rows)[0], run)
 
 
 def both_sides(matrix: Sequence[Sequence[float]], x: list[list[Value]]) -> list[list[Value]]:
