@@ -18,7 +18,7 @@ from ..runtime.profile import Profile
 from . import batches
 from .arguments import integer, sample_shape
 from .batches import Batches
-from .runtimes import DTYPES, Compiled, choose
+from .runtimes import DTYPES, Compiled, Tune, choose
 from .sequential import Sequential
 from .trace import PROGRAMS, output_type, trace, trace_update
 from .training import History, fit
@@ -35,7 +35,7 @@ def compile(
     runtime: str = "auto",
     threads: int | None = None,
     dtype: str = "float32",
-    tune: bool = False,
+    tune: Tune = False,
     dump: str | PathLike | None = None,
 ) -> Executable:
     """An Executable of `model` for inputs [rows, *input_shape], up to batch_size rows at a time.
@@ -45,7 +45,9 @@ def compile(
     or "blas" with a warning where llvmlite is missing. dtype "float64" is for checking gradients,
     on the reference runtime. `threads` is how many workers share a program's work, or how many
     threads the blas runtime's library may use; by default all cores, and 1 for small programs.
-    `dump` names a folder into which each program writes its stages when it is compiled.
+    `tune` True measures, in a second or two a program, in which form each product is fastest
+    instead of estimating it; what was chosen is `Executable.choices`, and may be given as `tune`
+    in place of True. `dump` names a folder into which each program writes its stages when it is compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
     return Executable(model, input_shape, batch_size, runtime, threads, dtype, tune, dump)
@@ -67,7 +69,7 @@ class Executable:
         runtime: str,
         threads: int | None,
         dtype: str,
-        tune: bool,
+        tune: Tune,
         dump: str | PathLike | None,
     ) -> None:
         if not isinstance(model, Sequential):
@@ -91,6 +93,11 @@ class Executable:
     def runtime(self) -> str:
         """What runs the programs: "native", "blas" or "reference"."""
         return self._runtime.name
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The forms that were measured to be fastest, or given, by product: JSON, or `tune`."""
+        return dict(self._runtime.target.choices)
 
     @property
     def stages(self) -> tuple[str, ...]:

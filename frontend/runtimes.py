@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..ir import CompileError, Graph
+from ..passes.forms import FORMS
 from ..passes.pipeline import STAGES, Program, make_plan, run_passes
 from ..passes.plan import Plan
 from ..passes.report import plan_text
@@ -24,6 +25,7 @@ RUNTIMES = ("auto", "native", "blas", "reference")
 GENERATED = ("loops", "llvm", "assembly")  # stages behind the plan, of the native runtime
 ALL_STAGES = (*STAGES, *GENERATED)
 UNUSABLE = (ImportError, OSError, RuntimeError)  # what llvmlite raises where it cannot work
+Tune = bool | Mapping[str, str]
 DTYPES = {"float32": "f32", "float64": "f64"}
 
 
@@ -92,21 +94,29 @@ class NativeRuntime(Runtime):
     name = "native"
     stages = ALL_STAGES
 
-    def __init__(self) -> None:
+    def __init__(self, tune: Tune = False) -> None:
         from ..runtime.native.target import native_target  # llvmlite takes 0.1 s to load
 
-        self.target = native_target()
+        self.measures = tune is True
+        self.target = replace(native_target(), choices=tune if isinstance(tune, Mapping) else {})
 
     def compile(self, program: Program, state: State, threads: int | None) -> Compiled:
         from ..runtime.native.kernels import NativeKernels
         from ..runtime.native.runtime import NativeProgram
 
+        if self.measures:
+            from ..runtime.native.tune import measure_forms
+
+            choices = self.target.choices
+            measured = measure_forms(program, choices, threads)
+            self.target = replace(self.target, choices={**choices, **measured})
+        program = replace(program, target=self.target)
         stages = run_passes(program)
         plan = make_plan(program, stages["order"], NativeKernels(program.target.shards))
         return Compiled(stages, plan, NativeProgram(plan, state.stored, threads))
 
 
-def choose(runtime: str, dtype: str, tune: bool) -> Runtime:
+def choose(runtime: str, dtype: str, tune: Tune) -> Runtime:
     """The runtime that `compile` was asked for; CompileError where it cannot do what is asked."""
     if runtime not in RUNTIMES:
         raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
@@ -117,19 +127,28 @@ def choose(runtime: str, dtype: str, tune: bool) -> Runtime:
             f'dtype: got "float64" with runtime {runtime!r}: it is for checking gradients, '
             'use runtime="reference"'
         )
+    if tune not in (True, False) and not _are_choices(tune):
+        raise CompileError(f"tune: got {tune!r}, expected True, False, or the choices of another")
     if tune and runtime in ("blas", "reference"):
         raise CompileError(
             f'tune: got True: the {runtime} runtime has nothing to tune, use runtime="native"'
         )
     if runtime == "auto":
-        return _native_or_blas()
-    return {"native": _native, "blas": BlasRuntime, "reference": ReferenceRuntime}[runtime]()
+        return NativeRuntime(tune) if _llvm_works() else BlasRuntime()
+    return _native(tune) if runtime == "native" else PLAIN[runtime]()
 
 
-def _native() -> Runtime:
+def _are_choices(tune: object) -> bool:
+    """Whether this is what `Executable.choices` gives: forms by the key of a product."""
+    return isinstance(tune, Mapping) and all(
+        isinstance(key, str) and form in FORMS for key, form in tune.items()
+    )
+
+
+def _native(tune: Tune) -> Runtime:
     """Native; CompileError where LLVM cannot be had."""
     try:
-        return NativeRuntime()
+        return NativeRuntime(tune)
     except UNUSABLE as error:
         raise CompileError(
             f'runtime: got "native", but llvmlite cannot be used ({error}): pip install llvmlite, '
@@ -138,10 +157,10 @@ def _native() -> Runtime:
 
 
 @cache
-def _native_or_blas() -> Runtime:
-    """Native, or blas with one warning where LLVM cannot be had."""
+def _llvm_works() -> bool:
+    """Whether LLVM can be had; one warning where it cannot."""
     try:
-        return NativeRuntime()
+        NativeRuntime()
     except UNUSABLE as error:
         warnings.warn(
             f"runtime: llvmlite cannot be used ({error}): training runs on the blas runtime, "
@@ -149,6 +168,10 @@ def _native_or_blas() -> Runtime:
             RuntimeWarning,
             stacklevel=5,  # who called compile
         )
-        return BlasRuntime()
+        return False
+    return True
+
+
+PLAIN = {"blas": BlasRuntime, "reference": ReferenceRuntime}
 
 

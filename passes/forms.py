@@ -23,6 +23,7 @@ from .target import Target
 Pair = tuple[int, int]
 FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
+FORMS = ("loops", "dots", "blas", "direct", "winograd", "winners", "im2col", "shift")
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 

@@ -34,6 +34,13 @@ class Profile:
         """The whole step."""
         return sum(r.ms for r in self.rows)
 
+    @property
+    def blas_share(self) -> float:
+        """The share of the products' floating-point operations that the BLAS library did."""
+        work = {r: r.gflops * r.ms for r in self.rows}
+        total = sum(work.values())
+        return sum(w for r, w in work.items() if r.form == "blas") / total if total else 0.0
+
     def by_layer(self) -> str:
         """A table of the time each layer takes, forward and backward ('), the longest first."""
         layers: dict[str, float] = {}
@@ -49,7 +56,8 @@ class Profile:
         for r in self.rows:
             rates = f"{r.gflops:>8.1f} {r.gbps:>7.1f} {r.share:>6.1%}"
             lines.append(f"{r.layer:<18} {r.op:<26} {r.form:<8} {r.ms:>8.3f} {rates}")
-        return "\n".join([*lines, f"{'total':<54} {self.ms:>8.3f}"])
+        blas = f"BLAS did {self.blas_share:.0%} of the products' FLOPs"
+        return "\n".join([*lines, f"{'total':<54} {self.ms:>8.3f}", blas])
 
 
 def profile_of(spent: Mapping[Step, float], rows: int, form: Callable[[Node], str]) -> Profile:

@@ -50,6 +50,8 @@ class NativeProgram:
         self.blas = provider() if "@gemmc_sgemm" in text else None
         symbols = [("gemmc_sgemm", sgemm_address(self.blas))] if self.blas else []
         told = self.blas is not None and self.blas.threads is not None
+        if self.blas is not None and not told and workers > 1:
+            return self._build(1, timed)  # a BLAS with threads of its own: one worker calls it
         self._limit = ThreadLimit(1 if told else None, self.blas)  # the workers are the threads
         self.machine = Machine(text, symbols)
         self._functions = {name: self.machine.address(name) for name in ("run", "epoch")}

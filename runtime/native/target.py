@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from functools import cache
 
 from ...passes.plan import Plan
@@ -14,10 +16,17 @@ SHARDS = 4  # sums over rows have the same bits at 1, 2, 3 and 4 threads
 
 
 @cache
-def native_target() -> Target:
-    """This machine as the cost model sees it."""
+def native_target(system: str = sys.platform, machine: str = platform.machine()) -> Target:
+    """This machine as the cost model sees it.
+
+    On Apple's own processors every product is left to BLAS until tuned: Accelerate reaches matrix
+    units that generated loops do not.
+    """
+    apple = system == "darwin" and machine == "arm64"
     return Target(
         generated=True,
+        products="blas" if apple else None,
+        conv_form="im2col" if apple else None,
         lanes=host().lanes,
         registers=host().registers,
         shards=max(SHARDS, cores()),

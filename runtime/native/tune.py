@@ -1,0 +1,77 @@
+"""Tuning: each product of a program, timed alone in every form that it can have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ...ir import Builder, Graph, Node
+from ...passes.forms import PRODUCTS, forms, product_key
+from ...passes.pipeline import Program, make_plan, run_passes
+from .kernels import NativeKernels
+from .runtime import NativeProgram
+
+BUDGET = 2.0  # seconds after which what is left keeps the form that the cost model chose
+RUN_SECONDS = 0.005  # that a form is run for at least, after it has warmed up
+AHEAD = 0.95  # of the favourite's time: another form must be faster than by noise alone
+
+
+def measure_forms(
+    program: Program, known: Mapping[str, str], threads: int | None
+) -> dict[str, str]:
+    """The fastest form of each product that is not `known` yet, by its key."""
+    found: dict[str, str] = {}
+    end = time.perf_counter() + BUDGET
+    for node in run_passes(program)["pack"].nodes:
+        key = product_key(node)
+        if node.op not in PRODUCTS or key in known or key in found:
+            continue
+        possible = forms(program.target, node, program.rows)
+        if len(possible) > 1 and time.perf_counter() < end:
+            found[key] = _fastest(program, node, possible, threads)
+    return found
+
+
+def _fastest(
+    program: Program, node: Node, possible: tuple[str, ...], threads: int | None
+) -> str:
+    seconds = {form: _seconds(program, node, form, threads) for form in possible}
+    best = min(possible, key=seconds.__getitem__)
+    return best if seconds[best] < AHEAD * seconds[possible[0]] else possible[0]
+
+
+def _seconds(program: Program, node: Node, form: str, threads: int | None) -> float:
+    """The least time that the product takes in one form, on random operands."""
+    target = replace(program.target, choices={product_key(node): form}, products=None, conv_form=None)
+    alone = Program(_alone(node), program.rows, target=target)
+    plan = make_plan(alone, run_passes(alone)["order"], NativeKernels(target.shards))
+    native = NativeProgram(plan, {}, threads)
+    rng = np.random.default_rng(0)
+    for array in native.bind(program.rows).inputs.values():
+        if array.dtype == np.float32:
+            array[...] = rng.standard_normal(array.shape, np.float32)
+        else:
+            array[...] = 0
+    best, end, runs = float("inf"), time.perf_counter() + RUN_SECONDS, 0
+    while time.perf_counter() < end or runs < 3:
+        begin = time.perf_counter()
+        native.run(program.rows)
+        best, runs = min(best, time.perf_counter() - begin), runs + 1
+    return best
+
+
+def _alone(node: Node) -> Graph:
+    """A graph of the product alone; a gradient behind a max-pool keeps what spreads it."""
+    b, inputs = Builder(), []
+
+    def operand(x: Node) -> Node:
+        if x.op == "max_unpool2d":
+            return b.clone(x, [operand(y) for y in x.inputs])
+        inputs.append(b.input(f"x{len(inputs)}", x.tensor))
+        return inputs[-1]
+
+    y = b.clone(node, [operand(x) for x in node.inputs])
+    return b.graph("tune", inputs, {"y": y})
