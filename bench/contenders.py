@@ -51,7 +51,8 @@ class Task:
 
     def compiled(self, x: np.ndarray) -> Executable:
         """The model, compiled for inputs like x."""
-        return compile(self.model(), x.shape[1:], self.batch, self.runtime, self.threads)
+        most = None if self.threads >= (os.cpu_count() or 1) else self.threads
+        return compile(self.model(), x.shape[1:], self.batch, self.runtime, most)
 
 
 def cnn_data() -> Data:
