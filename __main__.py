@@ -15,7 +15,7 @@ from . import CompileError, Executable, GemmcError, Sequential, compile, load
 from .frontend import doctor, experiments
 from .frontend.demo import demo
 from .frontend.experiments import EXPERIMENTS, Experiment
-from .frontend.runtimes import RUNTIMES, ALL_STAGES
+from .frontend.runtimes import ALL_STAGES, RUNTIMES
 from .frontend.trace import PROGRAMS
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes: a bad argument or file; Ctrl-C

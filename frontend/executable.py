@@ -47,7 +47,7 @@ def compile(
     threads the blas runtime's library may use; by default all cores, and 1 for small programs.
     `tune` True measures, in a second or two a program, in which form each product is fastest
     instead of estimating it; what was chosen is `Executable.choices`, and may be given as `tune`
-    in place of True. `dump` names a folder into which each program writes its stages when it is compiled.
+    in place of True. `dump` names a folder into which each program writes its stages when compiled.
     CompileError names the layer or argument that does not fit; nothing of the model has moved.
     """
     return Executable(model, input_shape, batch_size, runtime, threads, dtype, tune, dump)
@@ -369,9 +369,7 @@ def _folder(dump: object) -> Path:
     return folder
 
 
-def _write_dump(
-    folder: Path, program: str, stages: tuple[str, ...], compiled: Compiled
-) -> None:
+def _write_dump(folder: Path, program: str, stages: tuple[str, ...], compiled: Compiled) -> None:
     for i, stage in enumerate(stages):
         suffix = "ir" if stage in compiled.stages else SUFFIXES[stage]
         report = f"\n\n{compiled.plan.report()}" if stage == "plan" else ""

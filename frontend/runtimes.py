@@ -173,5 +173,3 @@ def _llvm_works() -> bool:
 
 
 PLAIN = {"blas": BlasRuntime, "reference": ReferenceRuntime}
-
-

@@ -18,7 +18,13 @@ from .clusters import Clusters
 from .outline import outline
 from .target import Target
 
-GENERATED = ("loops", "dots", "direct", "winners", "winograd")  # forms of products that take pointwise work as their epilogue
+GENERATED = (
+    "loops",
+    "dots",
+    "direct",
+    "winners",
+    "winograd",
+)  # forms of products that take pointwise work as their epilogue
 
 ROW = 8  # vectors of a row that is worked on as one
 POOLED = 9  # entries of a window that a convolution makes in registers
@@ -109,7 +115,9 @@ def _on_one_row(group: list[Node]) -> bool:
     """Whether a group reduces rows, all of one width, and spreads numbers over them as it should."""
     shapes = {x.shape for n in group for x in (n, *n.inputs) if len(x.shape) == 2}
     reduces = any(n.op in ("sum", "max", "one_hot", "correct") for n in group)
-    spread = all(x.attrs["axes"] in ((), (0,), (1,)) for n in group for x in n.inputs if x.op == "broadcast")
+    spread = all(
+        x.attrs["axes"] in ((), (0,), (1,)) for n in group for x in n.inputs if x.op == "broadcast"
+    )
     masks = any(x.op == "dropout_mask" for n in group for x in n.inputs)
     return reduces and len(shapes) == 1 and spread and not masks and not any(map(is_anchor, group))
 
@@ -124,7 +132,9 @@ def _pools_a_convolution(graph: Graph, clusters: Clusters, pool: Node) -> bool:
     outputs = set(graph.outputs.values()).intersection(group)
     shapes = {"conv2d": attrs["kernel"], "winograd_conv2d": (2, 2)}  # of windows that each can pool
     convolution = any(is_anchor(n) and shapes.get(n.op) == attrs["kernel"] for n in group)
-    return convolution and readers == {pool} and not outputs and math.prod(attrs["kernel"]) <= POOLED
+    return (
+        convolution and readers == {pool} and not outputs and math.prod(attrs["kernel"]) <= POOLED
+    )
 
 
 def _take_pool(graph: Graph, clusters: Clusters, pool: Node) -> None:

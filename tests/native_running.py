@@ -19,7 +19,7 @@ from gemmc.passes.plan import Loop
 from gemmc.runtime.native import contract, jit, target
 from gemmc.runtime.native.dsl import Array, Function, Value
 from gemmc.runtime.native.jit import Machine
-from gemmc.runtime.native.program import flush_mode
+from gemmc.runtime.native.prelude import flush_mode
 
 SCALARS = {"f": "float", "d": "double", "l": "i64", "i": "i32", "h": "i16", "b": "i8", "B": "i8"}
 Write = Callable[..., None]

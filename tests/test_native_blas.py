@@ -18,7 +18,7 @@ from programs import MODELS, Model, cnn
 from twins import assert_close
 
 import gemmc
-from gemmc import Executable
+from gemmc import Adam, CrossEntropyLoss, Executable, Linear, ReLU, Sequential
 from gemmc.frontend import executable
 from gemmc.frontend.runtimes import NativeRuntime
 from gemmc.runtime.library import provider, scipy_provider
@@ -64,14 +64,17 @@ void sgemm_(char *ta, char *tb, int32_t *m, int32_t *n, int32_t *k, float *alpha
 Compile = Callable[..., Executable]
 
 
-@pytest.fixture(params=["im2col", "shift"])
+each_form = pytest.mark.parametrize("by_blas", ["im2col", "shift"], indirect=True)
+
+
+@pytest.fixture
 def by_blas(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Compile:
     """compile for a native runtime that gives BLAS every product, convolutions in one of its forms.
 
     Such a target is chosen where that is faster, which this machine may not be.
     """
-    runtime = NativeRuntime()
-    runtime.target = replace(runtime.target, products="blas", conv_form=request.param)
+    runtime, form = NativeRuntime(), getattr(request, "param", "im2col")
+    runtime.target = replace(runtime.target, products="blas", conv_form=form)
 
     def compile(given: Model, batch_size: int = 7, threads: int | None = None) -> Executable:
         model, shape = given
@@ -115,6 +118,7 @@ def assert_agree(exe: Executable, expected: Executable, seed: int = 0) -> None:
     assert_close(exe(x), expected(x), 1e-2, "outputs")
 
 
+@each_form
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_runs_with_blas_for_every_product(name: str, by_blas: Compile) -> None:
     exe = by_blas(MODELS[name](), threads=1 + len(name) % 2)
@@ -124,11 +128,21 @@ def test_every_model_runs_with_blas_for_every_product(name: str, by_blas: Compil
     assert_agree(exe, gemmc.compile(model, shape, 7, runtime="reference"))
 
 
-def test_products_by_blas_are_the_same_with_any_number_of_threads(by_blas: Compile) -> None:
+def wide() -> Model:
+    """Products of which more than one worker makes a part."""
+    layers = [Linear(83, 300), ReLU(), Linear(300, 77), ReLU(), Linear(77, 10)]
+    return Sequential(layers, CrossEntropyLoss(), Adam()), (83,)
+
+
+@pytest.mark.parametrize(("make", "size"), [(cnn, 6), (wide, 200)])
+def test_products_by_blas_are_the_same_with_any_number_of_threads(
+    make: Callable[[], Model], size: int, by_blas: Compile
+) -> None:
+    """A library rounds otherwise where a product is of another size, so parts are the plan's."""
     runs = []
     for threads in (1, 2, 3):
-        exe = by_blas(cnn(12), 6, threads)
-        x, y = data(exe, 17, seed=1)
+        exe = by_blas(make(), size, threads)
+        x, y = data(exe, 3 * size - 5, seed=1)
         exe.fit(x, y, epochs=2)
         runs.append([a.tobytes() for a in exe.model.state.stored.values()])
     assert runs[0] == runs[1] == runs[2]

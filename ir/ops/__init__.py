@@ -2,4 +2,15 @@
 
 from . import block, conv, linalg, pointwise, pool, pooled, random, reduce, shape, winograd
 
-__all__ = ["block", "conv", "linalg", "pointwise", "pool", "pooled", "random", "reduce", "shape", "winograd"]
+__all__ = [
+    "block",
+    "conv",
+    "linalg",
+    "pointwise",
+    "pool",
+    "pooled",
+    "random",
+    "reduce",
+    "shape",
+    "winograd",
+]

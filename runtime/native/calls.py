@@ -1,12 +1,13 @@
 """Products as calls of the BLAS library's sgemm, and the convolution forms made of them.
 
 BLAS is column-major: a C-ordered matrix is the transpose of what it calls one, so `Y = A B` is
-asked for as `Y.T = B.T A.T`. The work is split by rows or columns of the result, never by threads,
-and the library itself runs single-threaded where it can be told to.
+asked for as `Y.T = B.T A.T`. The work is split by rows or columns of the result, in parts that do
+not depend on the threads, and the library itself runs single-threaded where it can be told to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from ...ir import Node
@@ -101,24 +102,38 @@ def emit_matmul(site: Site) -> Work:
     flip = bool(node.attrs["transpose_b"])
     b_width = depth if flip else width
 
-    def by_rows(begin: Int, end: Int) -> None:
-        sizes = (end - begin, width, depth)
-        target, source = y.at(begin * width), a.at(begin * depth)
+    def by_rows(row: Int, several: Int) -> None:
+        sizes = (several, width, depth)
+        target, source = y.at(row * width), a.at(row * depth)
         sgemm(k, source, b, target, sizes, (depth, b_width, width), (False, flip))
 
-    def by_columns(begin: Int, end: Int) -> None:
-        part = b.at(begin * (depth if flip else 1))
-        sizes = (count, end - begin, depth)
-        sgemm(k, a, part, y.at(begin), sizes, (depth, b_width, width), (False, flip))
+    def by_columns(column: Int, several: Int) -> None:
+        part = b.at(column * (depth if flip else 1))
+        sizes = (count, several, depth)
+        sgemm(k, a, part, y.at(column), sizes, (depth, b_width, width), (False, flip))
 
     if width > site.most * inner:
-        return Work(width, by_columns, _grain(width))
-    return Work(count, by_rows, _grain(site.most * inner))
+        return _calls(site, width, width, by_columns)
+    return _calls(site, count, site.most * inner, by_rows)
 
 
-def _grain(size: int) -> int:
-    """How many rows or columns a call makes: the plan's split, in multiples of a vector."""
-    return max(16, min(SPLIT, -(-size // 64) * 16))
+def _calls(site: Site, extent: Int, most: int, call: Callable[[Int, Int], None]) -> Work:
+    """call(first, how many) for each part of an extent of at most `most` rows or columns.
+
+    Parts do not depend on the workers: a library rounds otherwise in a product of another size.
+    A tile of a region is one worker's, and one part.
+    """
+    k = site.k
+    size = max(16, min(SPLIT, -(-most // 64) * 16))  # rows or columns, in multiples of a vector
+
+    def run(begin: Int, end: Int) -> None:
+        if not isinstance(site.row, int):
+            call(begin, end - begin)
+            return
+        with k.range(begin, end, size) as at:
+            call(at, k.minimum(end - at, size))
+
+    return Work(extent, run, size)
 
 
 def _over_rows(site: Site, a: Array, b: Array, y: Array) -> Work:
@@ -128,11 +143,11 @@ def _over_rows(site: Site, a: Array, b: Array, y: Array) -> Work:
     left, width = node.shape
     beta = 1.0 if site.accumulate else 0.0
 
-    def run(begin: Int, end: Int) -> None:
-        sizes = (end - begin, width, rows * inner)
-        sgemm(k, a.at(begin), b, y.at(begin * width), sizes, (left, width, width), (True, False), beta)
+    def by_columns(column: Int, several: Int) -> None:
+        sizes, widths = (several, width, rows * inner), (left, width, width)
+        sgemm(k, a.at(column), b, y.at(column * width), sizes, widths, (True, False), beta)
 
-    return Work(left, run, _grain(left))
+    return _calls(site, left, left, by_columns)
 
 
 def shift_scratch(node: Node, rows: int) -> int:
@@ -180,4 +195,3 @@ def emit_shift_weight_grad(site: Site) -> Work:
             sgemm(k, x.at(shift * c), dy, dw.at(i * c * o), sizes, widths, (True, False), beta)
 
     return Work(1, run)
-

@@ -180,7 +180,10 @@ def blocking(
     best, least = (1, 1), float("inf")
     for v in range(1, min(vectors, 8) + 1):
         for p in range(1, min(rows, 28) + 1):
-            if p * unit * v + v + 1 > host().registers - (host().registers < 32) and (p, v) != (1, 1):
+            if p * unit * v + v + 1 > host().registers - (host().registers < 32) and (p, v) != (
+                1,
+                1,
+            ):
                 break
             row_blocks = list(spans(rows, p)) if exact else list(with_singles(rows, p))
             columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)

@@ -107,9 +107,7 @@ def groups(body: Graph) -> Groups:
         elif node.op == "dropout_mask" and not in_order(node):
             cuts |= set(range(len(shape)))
     starts = sorted(cuts)
-    return tuple(
-        tuple(range(a, b)) for a, b in zip(starts, [*starts[1:], len(shape)], strict=True)
-    )
+    return tuple(tuple(range(a, b)) for a, b in zip(starts, [*starts[1:], len(shape)], strict=True))
 
 
 def in_order(mask: Node) -> bool:

@@ -13,7 +13,6 @@ from .lanes import LANES
 from .site import Int, Site, Work, alone
 
 
-
 def fill(k: Function, array: Array, count: Int, value: float) -> None:
     """Writes `value` into `count` elements."""
     width = host().lanes
@@ -72,9 +71,7 @@ def strided(
     loops(0, 0, 0)
 
 
-def _joined(
-    shape: list[Int], x: list[int], y: list[int]
-) -> tuple[list[Int], list[int], list[int]]:
+def _joined(shape: list[Int], x: list[int], y: list[int]) -> tuple[list[Int], list[int], list[int]]:
     """The same elements over fewer axes: those that lie behind one another in both are one."""
     sizes, xs, ys = [shape[-1]], [x[-1]], [y[-1]]
     for size, a, b in reversed(list(zip(shape[:-1], x[:-1], y[:-1], strict=True))):
@@ -158,7 +155,9 @@ def _blocked(site: Site, x_strides: Sequence[int]) -> Work:
             with k.range(0, whole, width) as r:
                 turn(x_at + r * x_strides[-1] + column, y_at + r + column * a, width, columns)
         if a > whole:
-            turn(x_at + whole * x_strides[-1] + column, y_at + whole + column * a, a - whole, columns)
+            turn(
+                x_at + whole * x_strides[-1] + column, y_at + whole + column * a, a - whole, columns
+            )
 
     def run(begin: Int, end: Int) -> None:
         def loops(axis: int, x_at: Int, y_at: Int) -> None:
@@ -219,7 +218,9 @@ def emit_reverse(site: Site) -> Work:
 def emit_slice(site: Site) -> Work:
     """slice: a copy from an offset."""
     steps = strides(site.node.inputs[0].shape)
-    return _copy(site, steps, sum(s * n for s, n in zip(site.node.attrs["start"], steps, strict=True)))
+    return _copy(
+        site, steps, sum(s * n for s, n in zip(site.node.attrs["start"], steps, strict=True))
+    )
 
 
 def emit_broadcast(site: Site) -> Work:
@@ -235,7 +236,10 @@ def emit_im2col(site: Site) -> Work:
     _, h, w, c = node.inputs[0].shape
     (kh, kw), (sh, sw) = node.attrs["kernel"], node.attrs["stride"]
     _, ho, wo, depth = node.shape
-    x_strides, p_strides = [h * w * c, sh * w * c, sw * c, w * c, 1], strides((0, ho, wo, kh, kw * c))
+    x_strides, p_strides = (
+        [h * w * c, sh * w * c, sw * c, w * c, 1],
+        strides((0, ho, wo, kh, kw * c)),
+    )
 
     def run(row: Int, rows: Int) -> None:
         source, target = x.at(row * (h * w * c)), p.at(row * (ho * wo * depth))
@@ -250,7 +254,10 @@ def emit_col2im(site: Site) -> Work:
     _, h, w, c = node.shape
     (kh, kw), (sh, sw) = node.attrs["kernel"], node.attrs["stride"]
     _, ho, wo, depth = node.inputs[0].shape
-    x_strides, p_strides = [h * w * c, sh * w * c, sw * c, w * c, 1], strides((0, ho, wo, kh, kw * c))
+    x_strides, p_strides = (
+        [h * w * c, sh * w * c, sw * c, w * c, 1],
+        strides((0, ho, wo, kh, kw * c)),
+    )
 
     def run(row: Int, rows: Int) -> None:
         with k.range(row, row + rows) as n:
@@ -346,5 +353,3 @@ def emit_dropout_mask(site: Site) -> Work:
     body = b.graph("body", (seed, step), {"y0": mask})
     fused = b.fused(seed, step, body=body)
     return sweep.emit(Site(**{**vars(site), "node": fused}))
-
-

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...ir import Graph, Node
 from .contract import Loop, blocking, contract, contract_inside, over_rows, spans, stencil
 from .dsl import Array, Function, Value
 from .jit import host
+from .lanes import Body, Spot, put
 from .movers import concrete, fill
 from .pools import better
-from .lanes import Body, Spot, put
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
@@ -303,7 +303,14 @@ def emit_conv2d(product: Product) -> Work:
                     finish(n, y + r, q + p, (r, p), found, v, column + at)
 
     def inside(
-        a: Array, b: Array, y: Int, tall: int, q: Int, spots: Spots, offsets: Sequence[int], lanes: Lanes
+        a: Array,
+        b: Array,
+        y: Int,
+        tall: int,
+        q: Int,
+        spots: Spots,
+        offsets: Sequence[int],
+        lanes: Lanes,
     ) -> list[list[Value]]:
         """A block's sums, without the taps that see nothing but the border of zeros.
 
@@ -316,7 +323,11 @@ def emit_conv2d(product: Product) -> Work:
         if not zq or not isinstance(q, int) or (wo // pw) * pw != 1 + max(p for _, p in spots):
             return contract(k, a, b, [Loop(taken, wide * c, kw * c * o), loops[1]], offsets, lanes)
         inner = [
-            (j * c, Loop(c, 1, o), [i for i, (_, p) in enumerate(spots) if zq <= p * sw + j < wide - zq])
+            (
+                j * c,
+                Loop(c, 1, o),
+                [i for i, (_, p) in enumerate(spots) if zq <= p * sw + j < wide - zq],
+            )
             for j in range(kw)
         ]
         return contract_inside(k, a, b, Loop(taken, wide * c, kw * c * o), inner, offsets, lanes)

@@ -92,7 +92,12 @@ def _reduce(site: Site, how: Reduction) -> Work:
 
 
 def _lines(
-    k: Function, begin: Int, end: Int, x_at: Int, y_at: Int, columns: Callable[[Int, Int, int], None]
+    k: Function,
+    begin: Int,
+    end: Int,
+    x_at: Int,
+    y_at: Int,
+    columns: Callable[[Int, Int, int], None],
 ) -> None:
     """Vectors of columns from begin to end."""
     width = host().lanes
@@ -133,9 +138,7 @@ def _down(
         whole = size // TURNS * TURNS
 
         def turn(i: Int, v: list[Value]) -> list[Value]:
-            return [
-                how.combine(one, x.load(at + (i + t) * step, lanes)) for t, one in enumerate(v)
-            ]
+            return [how.combine(one, x.load(at + (i + t) * step, lanes)) for t, one in enumerate(v)]
 
         values = k.fold(0, whole, values, turn, TURNS)
         return k.fold(

@@ -15,8 +15,10 @@ from ..blas import aligned_arena
 from ..library import ThreadLimit, provider
 from ..profile import Profile, profile_of
 from .calls import sgemm_address
+from .entry import WORDS
 from .jit import Machine
-from .program import WORDS, Module, as_arrays, build
+from .module import Module, as_arrays
+from .program import build
 from .target import suited_workers
 from .workers import Workers
 
@@ -69,8 +71,12 @@ class NativeProgram:
         """Where inputs are to be put, and outputs will be, for a batch of `rows` rows."""
         if rows not in self._slots:
             assert 1 <= rows <= self.plan.rows
-            given = {k: self._array(v, rows) for k, v in self.plan.inputs.items() if not v.buffer.outer}
-            made = {k: self._array(v, rows) for k, v in self.plan.outputs.items() if not v.buffer.outer}
+            given = {
+                k: self._array(v, rows) for k, v in self.plan.inputs.items() if not v.buffer.outer
+            }
+            made = {
+                k: self._array(v, rows) for k, v in self.plan.outputs.items() if not v.buffer.outer
+            }
             if len(self._slots) > 64:
                 self._slots.clear()
             self._slots[rows] = Slots(given, made)

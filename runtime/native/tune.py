@@ -35,9 +35,7 @@ def measure_forms(
     return found
 
 
-def _fastest(
-    program: Program, node: Node, possible: tuple[str, ...], threads: int | None
-) -> str:
+def _fastest(program: Program, node: Node, possible: tuple[str, ...], threads: int | None) -> str:
     seconds = {form: _seconds(program, node, form, threads) for form in possible}
     best = min(possible, key=seconds.__getitem__)
     return best if seconds[best] < AHEAD * seconds[possible[0]] else possible[0]
@@ -45,7 +43,9 @@ def _fastest(
 
 def _seconds(program: Program, node: Node, form: str, threads: int | None) -> float:
     """The least time that the product takes in one form, on random operands."""
-    target = replace(program.target, choices={product_key(node): form}, products=None, conv_form=None)
+    target = replace(
+        program.target, choices={product_key(node): form}, products=None, conv_form=None
+    )
     alone = Program(_alone(node), program.rows, target=target)
     plan = make_plan(alone, run_passes(alone)["order"], NativeKernels(target.shards))
     native = NativeProgram(plan, {}, threads)

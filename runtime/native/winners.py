@@ -189,7 +189,10 @@ def emit_input_grad(product: Product) -> Work:
         """The sums of the positions around one entry, with what its channels add."""
 
         def turn(channel: Value, sums: list[Value]) -> list[Value]:
-            taps, spread = w.at(channel * (kh * kw * c) + start), k.splat(g.load(at + channel), lanes)
+            taps, spread = (
+                w.at(channel * (kh * kw * c) + start),
+                k.splat(g.load(at + channel), lanes),
+            )
             return [k.fma(spread, taps.load(t * c, lanes), s) for t, s in enumerate(sums)]
 
         for first, count in lanes_of(o, BITS_HELD):

@@ -43,7 +43,9 @@ def emit_weights(site: Site) -> Work:
         with k.range(begin, end) as channel:
             for start, lanes in lanes_of(o, host().lanes):
                 at = channel * o + start
-                taps = [[w.load(at + (i * 3 + j) * c * o, lanes) for j in range(3)] for i in range(3)]
+                taps = [
+                    [w.load(at + (i * 3 + j) * c * o, lanes) for j in range(3)] for i in range(3)
+                ]
                 for i, row in enumerate(both_sides(G.tolist(), taps)):
                     for j, value in enumerate(row):
                         u.store(value, at + (i * 4 + j) * c * o)
@@ -156,5 +158,3 @@ def combined(matrix: Sequence[Sequence[float]], x: Sequence[Value]) -> list[Valu
         assert total is not None
         result.append(total)
     return result
-
-

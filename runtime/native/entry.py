@@ -1,0 +1,163 @@
+"""The entry points of a program: `run` for one batch, `epoch` for batch after batch.
+
+Both get a context, a few words of 64 bits, and the number of the worker that calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...passes.memory import aligned
+from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
+from .jit import host
+from .module import Module, clock, share
+from .site import Int, Work
+from .sweep import lanes_of
+
+# The context that every call gets is words of 64 bits, of which these are addresses.
+ADDRESSES = ("arena", "state", "meet", "x", "y", "order", "sums")
+SCALARS = {"lr": "double", "step": "i64", "seed": "i64"}  # inputs that are not a row's
+WORDS = (*ADDRESSES, "rows", "count", "bytes", *SCALARS)
+
+
+def _context(k: Function) -> dict[str, Value]:
+    """The words of the context, pointers as ptr."""
+    words = Array(k, k.parameters["context"], "i64")
+    found = {}
+    for i, name in enumerate(WORDS):
+        word = words.load(i)
+        if name in ADDRESSES:
+            found[name] = k.convert("inttoptr", word, "ptr")
+        else:
+            found[name] = k.convert("bitcast", word, SCALARS.get(name, "i64"))
+    return found
+
+
+def _own(m: Module, k: Function, context: Mapping[str, Value]) -> Value:
+    """This worker's private arena, behind the shared one."""
+    base = Array(k, context["arena"], "i8")
+    return base.pointer(k.parameters["worker"] * m.own_bytes + aligned(m.plan.arena_bytes))
+
+
+def _run_batch(
+    m: Module, k: Function, context: Mapping[str, Value], own: Value, rows: Value
+) -> None:
+    """Every step in order; workers meet after each that others have to wait for."""
+    clock(m, k, own, None)
+    for i, (name, serial) in enumerate(m.calls):
+        shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
+        k.call(f"@{name}", *shared)
+        last = i == len(m.calls) - 1
+        if last or m.timed or not (serial and m.calls[i + 1][1]):
+            _meet(m, k, context)
+        clock(m, k, own, m.clocks[i])
+    if m.timed:
+        _meet(m, k, context)  # whoever reads the clocks has to wait for all of them
+
+
+def _meet(m: Module, k: Function, context: Mapping[str, Value]) -> None:
+    if m.workers > 1:
+        k.call("@meet", context["meet"])
+
+
+def _entry(m: Module, name: str, title: str) -> tuple[Function, dict[str, Value], Value]:
+    k = Function(name, (("context", "ptr"), ("worker", "i64")), title)
+    context = _context(k)
+    return k, context, _own(m, k, context)
+
+
+def add_run(m: Module) -> None:
+    """run(context, worker): one batch of context's rows, from what is in the arena."""
+    k, context, own = _entry(m, "run", "one batch")
+    mode = k.stack("i32")
+    k.call("@flush", mode.pointer())
+    _run_batch(m, k, context, own, context["rows"])
+    k.call("@restore", mode.pointer())
+    m.functions.append(k)
+
+
+def add_epoch(m: Module) -> None:
+    """epoch(context, worker): batch after batch of the rows in `order`.
+
+    Loss times rows and the number correct are added to `sums`; the step goes on by 1 each.
+    """
+    if "loss" not in m.plan.outputs:
+        return
+    k, context, own = _entry(m, "epoch", "batch after batch of the rows in order")
+    mode = k.stack("i32")
+    k.call("@flush", mode.pointer())
+    with k.range(0, context["count"], m.plan.rows) as start:
+        rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
+        share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b)), m.workers)
+        with k.when(k.parameters["worker"].equals(0)):
+            _put_scalars(m, k, context, start)
+        _meet(m, k, context)
+        _run_batch(m, k, context, own, rows)
+        with k.when(k.parameters["worker"].equals(0)):
+            _tally(m, k, context, rows)
+        _meet(m, k, context)
+    k.call("@restore", mode.pointer())
+    m.functions.append(k)
+
+
+def _tally(m: Module, k: Function, context: Mapping[str, Value], rows: Value) -> None:
+    arena = Array(k, context["arena"], "float")
+    sums = Array(k, context["sums"], "double")
+    for i, name in enumerate(("loss", "correct")):
+        if name in m.plan.outputs:
+            value = arena.load(m.plan.outputs[name].buffer.offset // 4)
+            wide = k.convert("fpext", value, "double")
+            if name == "loss":
+                wide = wide * k.convert("sitofp", rows, "double")
+            sums.store(sums.load(i) + wide, i)
+
+
+def _put_scalars(m: Module, k: Function, context: Mapping[str, Value], start: Value) -> None:
+    """Learning rate, step and seed of the batch from `start` on; their places are used again."""
+    for name, scalar in SCALARS.items():
+        if name in m.plan.inputs:
+            value = context[name]
+            if name == "step":
+                value = value + start // m.plan.rows
+            slot = Array(k, context["arena"], scalar, m.plan.inputs[name].buffer.offset // 8)
+            slot.store(value)
+
+
+def _gather(
+    m: Module, k: Function, context: Mapping[str, Value], start: Int, begin: Int, end: Int
+) -> None:
+    """Rows begin to end of the batch from `start` on: x and y as the order has them.
+
+    x may be bytes (images), which are divided by 255.
+    """
+    order = Array(k, context["order"], "i64")
+    places = {n: m.plan.inputs[n] for n in ("x", "y") if n in m.plan.inputs}
+    with k.range(begin, end) as i:
+        row = order.load(start + i)
+        for name, place in places.items():
+            scalar, size = DTYPE_SCALARS[place.type.dtype], place.type.size(1)
+            slot = Array(k, context["arena"], scalar, place.buffer.offset * 8 // BITS[scalar])
+            target = slot.at(i * size)
+            if name == "y":
+                _copy_row(k, Array(k, context[name], scalar).at(row * size), target, size, False)
+                continue
+            with k.when(context["bytes"].equals(0)):
+                _copy_row(k, Array(k, context[name], scalar).at(row * size), target, size, False)
+            with k.when(context["bytes"].equals(1)):
+                _copy_row(k, Array(k, context[name], "i8").at(row * size), target, size, True)
+
+
+def _copy_row(k: Function, source: Array, target: Array, size: int, scaled: bool) -> None:
+    def move(at: Int, lanes: int) -> None:
+        value = source.load(at, lanes)
+        if scaled:
+            value = k.convert("uitofp", value, target.scalar) / 255.0
+        target.store(value, at)
+
+    lanes = host().lanes
+    whole = size // lanes * lanes
+    if whole:
+        with k.range(0, whole, lanes) as at:
+            move(at, lanes)
+    for at, n in lanes_of(size - whole, lanes):
+        move(whole + at, n)

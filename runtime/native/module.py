@@ -1,0 +1,126 @@
+"""A program's module: its functions, the places of values in its arenas, and how work is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...passes.memory import Buffer, aligned
+from ...passes.plan import Plan, Step
+from ...passes.plan import Value as Place
+from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
+from .prelude import prelude
+from .site import Int, Work
+
+PARAMETERS = (
+    ("arena", "ptr"),
+    ("state", "ptr"),
+    ("own", "ptr"),
+    ("rows", "i64"),
+    ("worker", "i64"),
+)
+CLOCKS = 1  # moments that are kept besides the seconds of steps: the last one
+
+
+@dataclass
+class Module:
+    """The functions of a program, in order, and which of them a batch runs."""
+
+    plan: Plan
+    offsets: Mapping[str, int]  # of the model's arrays, bytes from the first one
+    workers: int
+    timed: bool = False  # whether each worker notes how long its steps take, in its own arena
+    functions: list[Function] = field(default_factory=list)
+    calls: list[tuple[str, bool]] = field(default_factory=list)  # (function, one worker only)
+    clocks: list[Step | None] = field(default_factory=list)  # whose time each call takes
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of each worker's own arena; behind the plan's are the seconds of timed steps."""
+        clock = 8 * (len(list(self.plan.steps())) + CLOCKS) if self.timed else 0
+        return aligned(self.plan.private_bytes) + aligned(clock)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the shared arena, every worker's own, and room for what moves put aside."""
+        return aligned(self.plan.arena_bytes) + self.workers * self.own_bytes + self.aside_bytes
+
+    @property
+    def aside_bytes(self) -> int:
+        """Bytes of the inputs that replace other inputs; see `_add_moves`."""
+        moved = [self.plan.outputs[name] for name in self.plan.moves]
+        return sum(aligned(v.type.nbytes(1)) for v in moved if v.buffer.outer is not None)
+
+    def text(self) -> str:
+        """The module as LLVM text."""
+        declared = sorted(set().union(*(f.declared for f in self.functions)))
+        parts = [*declared, *(f.llvm for f in self.functions), prelude(self.workers, self.timed)]
+        return "\n\n".join([*parts, "attributes #0 = { nounwind }"])
+
+    def listing(self) -> str:
+        """The module as loops people can read."""
+        return "\n\n".join(f.listing for f in self.functions)
+
+
+def place(m: Module, k: Function, value: Place, row: Int) -> Array:
+    """Where a value's rows from `row` on are."""
+    scalar, t = DTYPE_SCALARS[value.type.dtype], value.type
+    array = in_buffer(m, k, value.buffer, scalar)
+    return array.at(row * t.size(1)) if t.per_row and not value.tiled else array
+
+
+def in_buffer(m: Module, k: Function, buffer: Buffer, scalar: str) -> Array:
+    """A buffer as elements of `scalar`: in the model's state, an own arena, or the shared one."""
+    nbytes = BITS[scalar] // 8
+    if buffer.outer is not None:
+        return Array(k, k.parameters["state"], scalar, m.offsets[buffer.outer] // nbytes)
+    base = k.parameters["own" if buffer.private else "arena"]
+    return Array(k, base, scalar, buffer.offset // nbytes)
+
+
+def share(k: Function, work: Work, workers: int) -> bool:
+    """Emits each worker's part of some work; whether only the first has any."""
+    if workers == 1:
+        work.run(0, work.extent)
+        return True
+    worker = k.parameters["worker"]
+    if isinstance(work.extent, int) and work.extent <= work.grain:
+        with k.when(worker.equals(0)):
+            work.run(0, work.extent)
+        return True
+    units = (work.extent + (work.grain - 1)) // work.grain
+    begin = units * worker // workers * work.grain
+    end = units * (worker + 1) // workers * work.grain
+    work.run(begin, k.minimum(end, work.extent))
+    return False
+
+
+def clock(m: Module, k: Function, own: Value, step: Step | None) -> None:
+    """In a timed module: adds the time since the last clock to a step's seconds."""
+    if not m.timed:
+        return
+    words = Array(k, own, "double", aligned(m.plan.private_bytes) // 8)
+    now = k.raw("call double @now()", "double")
+    assert now is not None
+    if step is not None:
+        words.store(words.load(step.time) + (now - words.load(0)), step.time)
+    words.store(now)
+
+
+def partial_sum(m: Module, k: Function, value: Place, buffer: Buffer, shard: Int) -> Array:
+    """Where a shard of a region sums a value."""
+    scalar = DTYPE_SCALARS[value.type.dtype]
+    size = aligned(value.type.nbytes(1)) // (BITS[scalar] // 8)
+    return in_buffer(m, k, buffer, scalar).at(shard * size)
+
+
+def as_arrays(plan: Plan, arena: np.ndarray) -> Callable[[Place, int], np.ndarray]:
+    """A function from a value of the plan and a number of rows to its array in the arena."""
+
+    def array(value: Place, rows: int) -> np.ndarray:
+        begin, t = value.buffer.offset, value.type
+        return arena[begin : begin + t.nbytes(rows)].view(t.numpy).reshape(t.concrete(rows))
+
+    return array
