@@ -17,7 +17,7 @@ from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .entry import add_epoch, add_run
 from .jit import host
 from .kernels import KERNELS
-from .module import PARAMETERS, Module, clock, place, share
+from .module import PARAMETERS, Module, clock, in_buffer, partial_sum, place, share
 from .movers import fill, strided
 from .site import Int, Site, Work
 from .sweep import GRAIN
