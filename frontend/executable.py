@@ -86,6 +86,9 @@ class Executable:
             name: copy.deepcopy(value) if isinstance(value, MUTABLE) else value
             for name, value in model.hyper_parameters().items()
         }
+        self._has_mutable = any(isinstance(v, MUTABLE) for v in self._compiled_with.values())
+        self._parts = model.layers, model.loss_func, model.optimizer
+        self._attributes = [(d, tuple(d.values())) for d in model.attributes()]
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
@@ -292,6 +295,8 @@ class Executable:
 
     def changed(self) -> str:
         """What hyper-parameter that is compiled in has another value by now; "" if none has."""
+        if not self._has_mutable and self._untouched():
+            return ""
         now = self.model.hyper_parameters()
         value: Any
         other: Any
@@ -300,6 +305,16 @@ class Executable:
             if other is not value and not np.array_equal(other, value):
                 return f"{name}: got {other!r}, but {value!r} is compiled in"
         return ""
+
+    def _untouched(self) -> bool:
+        """Whether all attributes are what they were: quick, and nearly always so."""
+        model = self.model
+        if (model.layers, model.loss_func, model.optimizer) != self._parts:
+            return False
+        try:
+            return all(tuple(now.values()) == values for now, values in self._attributes)
+        except ValueError:  # an array in place of another
+            return False
 
     def _check_unchanged(self) -> None:
         if changed := self.changed():

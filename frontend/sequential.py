@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,10 @@ class Sequential:
         named = {self.loc(i): layer for i, layer in enumerate(self.layers)}
         parts = {**named, "loss_func": self.loss_func, "optimizer": self.optimizer}
         return {k: v for name, part in parts.items() for k, v in _settings(name, part)}
+
+    def attributes(self) -> list[dict[str, Any]]:
+        """The attributes themselves of layers, those inside them, loss and optimiser."""
+        return [vars(part) for part in _parts((*self.layers, self.loss_func, self.optimizer))]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the parameters, under PyTorch's names and in its layouts."""
@@ -229,6 +233,14 @@ def _settings(name: str, part: object) -> Iterator[tuple[str, Any]]:
             yield from _settings(f"{name}.{key}", value)
         elif not key.startswith("_"):
             yield f"{name}.{key}", value
+
+
+def _parts(parts: Iterable[object]) -> Iterator[object]:
+    """Parts, and the modules that are attributes of them."""
+    for part in parts:
+        if part is not None:
+            yield part
+            yield from _parts(v for v in vars(part).values() if isinstance(v, Module))
 
 
 def _call(given: object) -> str:

@@ -7,6 +7,7 @@ import operator
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -19,6 +20,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._calls: dict[int, Callable[[int, int], None]] = {}  # by address
         self._hire()
 
     def run(self, address: int, context: int, keep: object = None) -> None:
@@ -26,9 +28,12 @@ class Workers:
 
         `keep` is what the function needs: the others may be about to leave it when this is back.
         """
+        call = self._calls.get(address) or self._calls.setdefault(address, Native(address))
+        if self.count == 1:
+            call(context, 0)
+            return
         if self._process != os.getpid():
             self._hire()
-        call = Native(address)
         starts = [
             partial(queue.put, (partial(call, context, i), keep))
             for i, queue in enumerate(self._queues, 1)
