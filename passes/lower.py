@@ -17,13 +17,13 @@ All are the same sums in another order. Where loops can be generated, a convolut
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..ir import OPS, Builder, Graph, Node
 from ..ir.ops.reduce import spread
 from .forms import FEW_CHANNELS, chosen_form
-from .rewrite import Rules, rewrite
+from .rewrite import Rule, rewrite
 from .simplify import reshapes
 from .target import Target
 
@@ -37,7 +37,7 @@ def lower(graph: Graph, target: Target, rows: int = 32) -> Graph:
     def form_of(node: Node) -> str:
         return chosen_form(target, node, rows)
 
-    rules: Rules = {
+    rules: dict[str, Sequence[Rule]] = {
         "conv2d": (partial(lower_conv2d, form_of),),
         "conv2d_input_grad": (partial(lower_input_grad, form_of),),
         "conv2d_weight_grad": (partial(lower_weight_grad, form_of),),

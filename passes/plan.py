@@ -26,7 +26,8 @@ class Kernels(Protocol):
     more than one, sums over the rows are partial sums, added up in order after the region.
     """
 
-    shards: int
+    @property
+    def shards(self) -> int: ...
 
     def scratch(self, node: Node, rows: int) -> int:
         """Bytes of scratch that a node's kernel needs for `rows` rows."""
@@ -173,11 +174,11 @@ class _Walk:
                 steps.append(self._step(node, inner, results, tile, self.kernels.shards > 1))
         where[region] = tuple(inner[n][0] for n in body.outputs.values())
         outer = [v for x in region.inputs for v in where[x]]
-        results = [v for values in made.values() for v in values]
-        for value in (*outer, *results):
+        whole = [v for values in made.values() for v in values]
+        for value in (*outer, *whole):
             value.buffer.start = min(value.buffer.start, begin)
             value.buffer.used_at(self.clock - 1)
-        sums = [v for v in results if not v.type.per_row] if self.kernels.shards > 1 else []
+        sums = [v for v in whole if not v.type.per_row] if self.kernels.shards > 1 else []
         return Loop(tile, tuple(steps), tuple((v, self._partial(v, begin)) for v in sums))
 
     def _partial(self, total: Value, begin: int) -> Buffer:

@@ -70,8 +70,11 @@ def correlate_weight_grad(x: Any, dy: Any, stride: Pair, padding: Pair, kernel: 
 class _Conv(Op):
     kinds = "ff"
     attrs = {
-        "stride": (1, 1), "padding": (0, 0), "layout": "NCHW",
-        "form": None, "zeros": (0, 0),
+        "stride": (1, 1),
+        "padding": (0, 0),
+        "layout": "NCHW",
+        "form": None,
+        "zeros": (0, 0),
     }
 
 

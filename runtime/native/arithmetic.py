@@ -55,14 +55,18 @@ class Arithmetic:
         if isinstance(y, int):
             return Value(self._function, x.ref, "i64", 0, x.plus + y)
         assert isinstance(y, Value)
+        if "0" in (x.ref, y.ref):
+            return Value(
+                self._function, y.ref if x.ref == "0" else x.ref, "i64", 0, x.plus + y.plus
+            )
         text = f"add nsw i64 {x.ref}, {y.ref}"
         whole = self._once(text, "i64", f"{show(x, 0)} + {show(y, 0)}")
         return Value(self._function, whole.ref, "i64", 0, x.plus + y.plus)
 
-    def integer_product(self, x: Value, factor: int) -> Value | int:  # type: ignore[return]
+    def integer_product(self, x: Value, factor: int) -> Value:
         """x * factor for i64, the constant part apart."""
         if factor == 0:
-            return 0
+            return self.constant(0, "i64")
         if factor == 1:
             return x
         whole = self._once(f"mul nsw i64 {x.ref}, {factor}", "i64", f"{show(x, 0)} * {factor}")

@@ -220,8 +220,8 @@ class Function(Arithmetic):
 
         def finish(nexts: Sequence[Value]) -> list[Value]:
             nexts = [self._whole(v) for v in nexts]
-            following = self._emit(f"add nsw i64 {i.ref}, {step}", "i64", None)
-            more = self._emit(f"icmp slt i64 {following.ref}, {last.ref}", "i1", None)
+            following = self._emit(f"add nsw i64 {i.ref}, {step}", "i64")
+            more = self._emit(f"icmp slt i64 {following.ref}, {last.ref}", "i1")
             phis = [
                 f"  {i.ref} = phi i64 [{first.ref}, %{before}], [{following.ref}, %{self._block}]"
             ]

@@ -112,13 +112,13 @@ def _tally(m: Module, k: Function, context: Mapping[str, Value], rows: Value) ->
             sums.store(sums.load(i) + wide, i)
 
 
-def _put_scalars(m: Module, k: Function, context: Mapping[str, Value], start: Value) -> None:
+def _put_scalars(m: Module, k: Function, context: Mapping[str, Value], start: Int) -> None:
     """Learning rate, step and seed of the batch from `start` on; their places are used again."""
     for name, scalar in SCALARS.items():
         if name in m.plan.inputs:
             value = context[name]
             if name == "step":
-                value = value + start // m.plan.rows
+                value = value + k.integer(start) // m.plan.rows
             slot = Array(k, context["arena"], scalar, m.plan.inputs[name].buffer.offset // 8)
             slot.store(value)
 

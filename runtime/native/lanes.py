@@ -140,7 +140,7 @@ class Body:
             if n.shape == ():
                 self.fixed[n] = _element(arrays[n], n, 0, 0)
         self.streams = {
-            n: stream(*(self.fixed[x] for x in n.inputs), n.attrs["key"])
+            n: stream(self.fixed[n.inputs[0]], self.fixed[n.inputs[1]], n.attrs["key"])
             for n in self.nodes
             if n.op == "dropout_mask"
         }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from ...ir.graph import result_types
 from .dsl import Value
 from .jit import host
 from .movers import concrete, fill
@@ -33,7 +35,7 @@ def emit_max_pool2d(site: Site) -> Work:
     (x,), (y, winner), node, k = site.operands, site.results, site.node, site.k
     _, h, w, c = node.inputs[0].shape
     (kh, kw), (sh, sw) = node.attrs["kernel"], node.attrs["stride"]
-    shape = node.type.items[0].shape  # type: ignore[union-attr]
+    shape: tuple[Any, ...] = result_types(node)[0].shape
     _, ho, wo, _ = shape
 
     def window(n: Int, line: Int, column: Int) -> None:

@@ -65,7 +65,8 @@ def _seconds(program: Program, node: Node, form: str, threads: int | None) -> fl
 
 def _alone(node: Node) -> Graph:
     """A graph of the product alone; a gradient behind a max-pool keeps what spreads it."""
-    b, inputs = Builder(), []
+    b = Builder()
+    inputs: list[Node] = []
 
     def operand(x: Node) -> Node:
         if x.op == "max_unpool2d":
