@@ -22,6 +22,7 @@ from .target import Target
 
 Pair = tuple[int, int]
 FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
+SPARE = 4  # registers that a kernel over winners needs besides its sums
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
 FORMS = ("loops", "dots", "blas", "direct", "winograd", "winners", "im2col", "shift")
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
@@ -147,4 +148,4 @@ def _walks_winners(target: Target, node: Node) -> bool:
     filled = 2 * channels >= target.lanes
     if summed and channels <= FEW_CHANNELS:
         needed, filled = needed * channels + math.prod(pool), True
-    return filled and needed <= target.registers - 4
+    return filled and needed <= target.registers - SPARE

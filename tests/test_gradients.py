@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from programs import program
 from random_models import Case, in_few_bits, random_case
 from twins import Twin, assert_close, twin
 
@@ -29,6 +30,7 @@ from gemmc import (
     Sequential,
 )
 from gemmc.ir import Graph, interpret
+from gemmc.passes.pipeline import run_passes
 from gemmc.passes.target import CPU, Target
 from gemmc.runtime.native.target import native_target
 
@@ -120,7 +122,9 @@ def _slope(graph: Graph, arrays: Arrays, name: str, index: tuple) -> float | Non
 def test_every_gradient_of_a_random_model_is_pytorchs(
     runtime: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = _compiled_for(monkeypatch, seed)
+    case, target = _case(seed), _target(runtime, seed)
+    monkeypatch.setattr("gemmc.frontend.runtimes.BlasRuntime.target", target)
+    monkeypatch.setattr("gemmc.runtime.native.target.native_target", lambda: target)
     exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime=runtime)
     expected, wanted = twin(case.model, torch.float64).loss_and_grads(case.x, case.y)
     before = case.model.state_dict()
@@ -140,16 +144,14 @@ def test_every_gradient_of_a_random_model_is_pytorchs(
 
 
 @pytest.mark.parametrize("runtime", TARGETS)
-def test_the_random_models_cover_ties_tiles_and_ragged_batches(
-    runtime: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_random_models_cover_ties_tiles_and_ragged_batches(runtime: str) -> None:
     """What the tests above rest on: kinks are exact, and tiles are short and many."""
     tiled = ragged = ties = 0
     for seed in range(0, MODELS, 2):
-        case = _compiled_for(monkeypatch, seed)
-        exe = gemmc.compile(case.model, case.input_shape, case.batch_size, runtime=runtime)
-        tiles = [int(t) for t in re.findall(r"tile=(\d+)", exe.ir("tile", "grads"))]
-        tiled += any(t < len(case.x) for t in tiles)
+        case, target = _case(seed), _target(runtime, seed)
+        given = program("grads", (case.model, case.input_shape), case.batch_size, target)
+        tiles = re.findall(r"tile=(\d+)", str(run_passes(given)["tile"]))
+        tiled += any(int(t) < len(case.x) for t in tiles)
         ragged += len(case.x) < case.batch_size
         coarse, fine = (
             _before_softmax(twin(case.model, t)) for t in (torch.float32, torch.float64)
@@ -161,12 +163,13 @@ def test_the_random_models_cover_ties_tiles_and_ragged_batches(
     assert min(tiled, ragged, ties) > MODELS // 10, (tiled, ragged, ties)
 
 
-def _compiled_for(monkeypatch: pytest.MonkeyPatch, seed: int) -> Case:
-    """The random model of that seed, to be compiled for one of the targets of each runtime."""
-    blas, native = (TARGETS[name][seed // 2 % len(TARGETS[name])] for name in ("blas", "native"))
-    monkeypatch.setattr("gemmc.frontend.runtimes.BlasRuntime.target", blas)
-    monkeypatch.setattr("gemmc.runtime.native.target.native_target", lambda: native)
+def _case(seed: int) -> Case:
     return in_few_bits(random_case(seed, SGD(lr=1.0)))
+
+
+def _target(runtime: str, seed: int) -> Target:
+    """What the model of that seed is compiled for."""
+    return TARGETS[runtime][seed // 2 % len(TARGETS[runtime])]
 
 
 def _before_softmax(theirs: Twin) -> torch.nn.Sequential:

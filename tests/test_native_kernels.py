@@ -20,7 +20,8 @@ from running import POISONS, compile_program
 from gemmc.ir import Builder, Graph, Node, TensorType, interpret
 from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
-from gemmc.passes.pipeline import Program
+from gemmc.passes.forms import FORMS
+from gemmc.passes.pipeline import Program, run_passes
 from gemmc.passes.target import Target
 from gemmc.runtime.native.jit import host
 from gemmc.runtime.native.target import native_target
@@ -29,6 +30,8 @@ HOST = native_target()
 TARGETS = {
     "loops": replace(HOST, cache_bytes=1 << 40),
     "loops in tiles": replace(HOST, cache_bytes=9000, shards=3),
+    "direct and dots": replace(HOST, conv_form="direct", products="dots"),
+    "winograd in tiles": replace(HOST, conv_form="winograd", cache_bytes=9000, shards=3),
     "blas over patches": replace(HOST, products="blas", conv_form="im2col"),
     "blas over shifted views in tiles": replace(
         HOST, products="blas", conv_form="shift", cache_bytes=9000, shards=3
@@ -76,6 +79,7 @@ def check(
     target: Target | None = None,
     threads: int = 1,
     draw: Callable[[Graph, int], dict[str, np.ndarray]] | None = None,
+    rtol: float = 0.0,
 ) -> None:
     """Compiles for `most` rows and compares batches of `rows`; a target means all passes."""
     given = Program(graph, most, target=target or TARGETS["loops"])
@@ -88,19 +92,28 @@ def check(
             for name, y in expected.items():
                 message = f"{name}, {count} of {most} rows, {threads} threads"
                 assert (got[name].shape, got[name].dtype) == (y.shape, y.dtype), message
-                np.testing.assert_array_equal(got[name], y, err_msg=message)
+                np.testing.assert_allclose(got[name], y, rtol, rtol / 10, err_msg=message)
             if poison == "nan":
                 spared = beyond(compiled, count)
                 assert (spared == 0xFF).all(), f"written outside of values at {count} rows"
 
 
 def conv_case(s: Cases, channels: tuple[int, int], kernel: int, size: int) -> None:
-    """A convolution and both its gradients."""
-    (c, o), (kh, kw), (sh, sw) = channels, s.pair(1, kernel), s.pair(1, 3)
+    """A convolution of random sizes, and both its gradients."""
+    (kh, kw), stride = s.pair(1, kernel), s.pair(1, 3)
     p, q = s.pick(0, kh + 1), s.pick(0, kw)
     h, w = (max(s.pick(2, size), k - 2 * r) for k, r in ((kh, p), (kw, q)))
-    if s.rng.random() < 0.5:
-        sh = sw = 1
+    stride = (1, 1) if s.rng.random() < 0.5 else stride
+    conv_cases(s, channels, (kh, kw), stride, (p, q), (h, w))
+
+
+Pair = tuple[int, int]
+
+
+def conv_cases(
+    s: Cases, channels: Pair, kernel: Pair, stride: Pair, padding: Pair, size: Pair
+) -> None:
+    (c, o), (kh, kw), (sh, sw), (p, q), (h, w) = channels, kernel, stride, padding, size
     ho, wo = window_count(h, kh, sh, p), window_count(w, kw, sw, q)
     x, weight, dy = s.input(N, c, h, w), s.input(o, c, kh, kw), s.input(N, o, ho, wo)
     attrs = {"stride": (sh, sw), "padding": (p, q)}
@@ -123,6 +136,9 @@ def test_convolutions_and_their_gradients(
     channels = [(1, 1), (1, 70), (3, 16), (s.pick(2, 40), 1), (s.pick(2, 70), s.pick(2, 70))]
     for some in channels:
         conv_case(s, some, 7, size)
+    same = (3, 3), (1, 1), (1, 1)  # what Winograd's form is for, where the size is even
+    conv_cases(s, (s.pick(1, 40), s.pick(1, 40)), *same, (2 * s.pick(1, 4), 2 * s.pick(1, 4)))
+    conv_cases(s, (17, s.pick(16, 35)), *same, (8, s.pick(2, 7)))
     check(s.graph(), most, rows, target)
 
 
@@ -389,6 +405,33 @@ def test_labels_scores_constants_and_shares_of_a_row(threads: int) -> None:
     check(s.graph(), 21, (1, 20, 21), threads=threads, draw=draw)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_of_scores(threads: int) -> None:
+    """What a loss makes of the rows of a matrix, of few and of many classes, alone and fused."""
+    s, b = Cases(18), Builder()
+    s.b = b
+    labels, share = s.input(N, dtype="i64"), b.rows_reciprocal()
+    for classes in (1, 2, 3, 8, 9, 16, 17, 33, 40, 70, 300):
+        x, shape = s.input(N, classes), (N, classes)
+        most, total = b.max(x, axes=(1,)), b.sum(x, axes=(1,))
+        hit, correct = b.one_hot(labels, classes=classes), b.correct(x, labels)
+        wide = b.sub(x, b.broadcast(most, shape=shape, axes=(0,)))
+        s.output(f"{classes} classes", most, total, correct, wide, b.where(hit, x, wide))
+        s.output(f"{classes} classes", b.sum(b.cast(correct, dtype="f32"), axes=(0,)))
+        log = b.log_softmax(x)
+        picked = b.sum(b.where(hit, log, b.full(shape=shape, value=0.0)), axes=(1,))
+        s.output(f"{classes} classes", b.softmax(x), log)
+        s.output(f"{classes} classes", b.mul(b.sum(picked, axes=(0,)), share))
+
+    def draw(graph: Graph, rows: int) -> dict[str, np.ndarray]:
+        arrays, rng = whole_numbers(graph, rows, rows), np.random.default_rng(rows)
+        odd = rows % 2 == 0
+        return {k: pooled(a, rng) if a.ndim == 2 and odd else a for k, a in arrays.items()}
+
+    # exp and log are off by an ulp or two, and a sum by as many as it has terms
+    check(s.graph(), 23, (1, 5, 22, 23), TARGETS["loops"], threads, draw, rtol=1e-5)
+
+
 ORDERS = [None, *itertools.permutations(range(4))]
 
 
@@ -452,22 +495,17 @@ def test_sweeps_with_operands_along_any_axes(threads: int) -> None:
     check(s.graph(), 9, (1, 8, 9), TARGETS["loops"], threads)
 
 
-@each_target
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
-    target: Target, threads: int
-) -> None:
-    """All forms that lower has for gradients through a pool; ties are frequent."""
-    seed = 17
-    print(f"seed {seed}")
+def conv_relu_pool(seed: int) -> tuple[Cases, tuple[str, ...]]:
+    """Convolutions with a ReLU and a pool behind them, and what to differentiate by."""
     s, wrt, losses = Cases(seed), [], []
     b = s.b
     for c, o, kernel, pool, stride in (
         *((1, 8, (3, 3), (2, 2), (2, 2)), (16, 9, (3, 3), (2, 2), (2, 2))),
         *((17, 20, (2, 4), (3, 2), (3, 2)), (8, 33, (1, 1), (2, 2), (3, 3))),
         *((9, 3, (3, 3), (3, 3), (2, 2)), (33, 16, (5, 5), (2, 3), (2, 3))),
+        *((2, 17, (3, 3), (2, 2), (2, 2)), (16, 32, (3, 3), (2, 2), (2, 2))),
     ):
-        h, w = s.pick(6, 11), s.pick(6, 11)
+        h, w = (8, 10) if o == 32 else s.pair(6, 11)
         x, weight, bias = s.input(N, c, h, w), s.input(o, c, *kernel), s.input(o)
         y = b.conv2d(x, weight, padding=(kernel[0] // 2, kernel[1] // 2))
         y = b.add(y, b.broadcast(bias, shape=y.shape, axes=(1,)))
@@ -479,7 +517,19 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
     for one in losses[1:]:
         loss = b.add(loss, one)
     s.outputs["loss"] = loss
-    compiled = compile_program(Program(s.graph(), 6, tuple(wrt), target=target), threads)
+    return s, tuple(wrt)
+
+
+@each_target
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
+    target: Target, threads: int
+) -> None:
+    """All forms that lower has for gradients through a pool; ties are frequent."""
+    seed = 17
+    print(f"seed {seed}")
+    s, wrt = conv_relu_pool(seed)
+    compiled = compile_program(Program(s.graph(), 6, wrt, target=target), threads)
     differentiated = compiled.differentiated
     for rows in (1, 5, 6):
         arrays = whole_numbers(differentiated, rows, seed + rows, largest=2)
@@ -488,3 +538,19 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
         assert expected.keys() == got.keys()
         for name, y in expected.items():
             np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")
+
+
+def test_the_targets_above_reach_every_form_of_a_product() -> None:
+    s, wrt = conv_relu_pool(17)
+    s.output("products", s.b.matmul(s.input(N, 5), s.input(4, 5), transpose_b=True))
+    seen: set[str] = set()
+    for target in (*TARGETS.values(), *PRODUCTS):
+        seen |= forms_in(run_passes(Program(s.graph(), 6, wrt, target=target))["order"])
+    expected = {*FORMS, "shift_matmul", "shift_matmul_weight_grad"} - {"shift"}
+    assert expected <= seen, f"only {sorted(seen)}"
+
+
+def forms_in(graph: Graph) -> set[str]:
+    """The forms of a graph's products, and its ops."""
+    found = {n.op for n in graph.nodes} | {str(n.attrs.get("form")) for n in graph.nodes}
+    return found.union(*(forms_in(n.attrs["body"]) for n in graph.nodes if "body" in n.attrs))

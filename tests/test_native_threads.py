@@ -190,6 +190,44 @@ def test_an_executable_may_be_let_go_at_any_time() -> None:
     assert threading.active_count() <= before, "threads outlive what they worked for"
 
 
+TRADE = """
+import numpy as np
+import gemmc
+from gemmc import *
+
+class Trading(Optimizer):
+    # Its states trade places, and one is the parameter as it was: none can be written in place.
+    state_names = ("one", "two", "before")
+    def update(self, p, g, state, step):
+        one, two = state["one"], state["two"]
+        return p - g * self.lr, {"one": two, "two": one + 1.0, "before": p}
+
+states = []
+for runtime in ("native", "reference"):
+    model = Sequential([Linear(1500, 2000)], MSELoss(), Trading(0.5), seed=1)
+    exe = gemmc.compile(model, (1500,), 2, runtime=runtime, threads=2)
+    x = np.random.default_rng(0).normal(size=(2, 1500)).astype(np.float32)
+    losses = [exe.train_step(x, np.zeros((2, 2000), np.float32)) for _ in range(3)]
+    np.testing.assert_allclose(losses, sorted(losses, reverse=True))
+    states.append([model.state.get(name) for name in model.state.shapes])
+for one, other in zip(*states):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+print("same")
+"""
+
+
+def test_arrays_larger_than_a_stack_may_trade_places() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRADE],
+        cwd=ROOT / "tests",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_epoch_in_native_code_is_its_steps_one_by_one(threads: int) -> None:
     """Bytes are divided by 255, and what native code does not read itself is converted before."""

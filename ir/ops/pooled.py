@@ -1,8 +1,8 @@
-"""Gradients of a convolution behind which a max-pool follows, from the gradient of the pool's result.
+"""Gradients of a convolution behind which a max-pool follows, from that of the pool's result.
 
 Of the gradient that reaches the convolution at most one entry in each window is not zero: the one
-that won. `g [N,Hp,Wp,O]` and `winner` say all of it, so it is never spread out: a kernel can walk the
-entries that live. For convolutions of stride 1 and windows that lie apart, in NHWC.
+that won. `g [N,Hp,Wp,O]` and `winner` say all of it, so it is never spread out: a kernel can walk
+the entries that live. For convolutions of stride 1 and windows that lie apart, in NHWC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import CompileError
 from ..op import REQUIRED, Op, register
 from ..types import TensorType
-from .conv import Pair, _image, _windows, correlate_input_grad, correlate_weight_grad
+from .conv import Pair, _image, _weight, _windows, correlate_input_grad, correlate_weight_grad
 from .pool import MaxUnpool2d
 
 
@@ -23,8 +23,16 @@ class _Pooled(Op):
 
     def spread(self, g: Any, winner: Any, pool: Pair, pool_stride: Pair, size: Pair) -> Any:
         """The gradient of the convolution's result, of height and width `size`."""
-        unpool = {"kernel": pool, "stride": pool_stride, "padding": (0, 0), "layout": "NHWC"}
-        return MaxUnpool2d().evaluate(None, g, winner, **unpool, size=size)
+        return MaxUnpool2d().evaluate(
+            None,
+            g,
+            winner,
+            kernel=pool,
+            stride=pool_stride,
+            padding=(0, 0),
+            layout="NHWC",
+            size=size,
+        )
 
     def check(
         self, g: TensorType, winner: TensorType, pool: Pair, stride: Pair, size: Pair
@@ -69,11 +77,11 @@ class PooledInputGrad(_Pooled):
         self.check(g, winner, pool, pool_stride, size)
         if w.rank != 4 or w.shape[0] != g.shape[3]:
             raise CompileError(f"pooled_input_grad: {g} and weights {w} do not fit")
-        taps = w.shape[1:3]
+        _, kh, kw, c = _weight(w, "NHWC")
         if len(padding) != 2 or min(padding) < 0:
             raise CompileError(f"pooled_input_grad: got padding {padding}, expected two numbers")
-        h, width = (s + k - 1 - 2 * p for s, k, p in zip(size, taps, padding, strict=True))
-        return TensorType((g.shape[0], h, width, w.shape[3]), g.dtype)
+        h, width = (s + k - 1 - 2 * p for s, k, p in zip(size, (kh, kw), padding, strict=True))
+        return TensorType((g.shape[0], h, width, c), g.dtype)
 
     def evaluate(
         self,

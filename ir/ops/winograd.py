@@ -1,9 +1,10 @@
 """Convolution with kernels of 3 x 3 by Winograd's minimal filtering F(2x2, 3x3).
 
 A tile of 2 x 2 results comes from 4 x 4 elements of the image with 16 products a channel, where the
-sum over taps takes 36: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. In float32
-the largest error is some 1e-6 of the result's size. Source: S. Winograd, "Arithmetic Complexity of
-Computations" (1980); A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015).
+sum over taps takes 36: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. In
+float32 the largest error is some 1e-6 of the result's size. Source: S. Winograd, "Arithmetic
+Complexity of Computations" (1980); A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
+Networks" (2015).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..op import Op, register
 from ..types import TensorType
 from .conv import _image
 
+# F(2x2, 3x3) as Lavin and Gray have it, from the points 0, 1, -1 and infinity: `*_T` is transposed.
 A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

@@ -13,13 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 from .dsl import Array, Function, Value
 from .jit import host
 from .site import Int
+from .sweep import lanes_of
 
-UNROLLED = 96  # multiply-adds up to which a whole loop is unrolled
+UNROLLED = 96  # multiply-adds up to which a whole loop is unrolled: beyond, code outweighs branches
+TURNS = 4  # turns of a longer loop that are written out as one, so that its branch is seldom
+TURN_TERMS = 32  # multiply-adds that turns are joined up to: a block of as many hides its branch
+MOST_ROWS, MOST_VECTORS = 28, 8  # of a block: 28 accumulators and 1 of b fit into 32 registers
 IN_FLIGHT = 8  # accumulators that keep two multiply-adds a cycle of latency 4 going
+
+Lanes = Sequence[tuple[int, int]]  # (start, lanes) of the vectors of a block, in elements
 
 
 @dataclass(frozen=True)
@@ -31,19 +38,24 @@ class Loop:
     b: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """A loop over terms that only `places` of a block have, `start` elements further on in a.
+
+    Where it starts in b follows from the parts before it.
+    """
+
+    start: int
+    loop: Loop
+    places: Sequence[int]
+
+
 def contract(
-    k: Function,
-    a: Array,
-    b: Array,
-    loops: Sequence[Loop],
-    offsets: Sequence[int],
-    lanes: Sequence[tuple[int, int]],
+    k: Function, a: Array, b: Array, loops: Sequence[Loop], offsets: Sequence[int], lanes: Lanes
 ) -> list[list[Value]]:
     """The accumulators of one block: for each of `offsets` a vector for each (start, lanes)."""
-    zeros = [k.constant(0.0, a.scalar, n) for _ in offsets for _, n in lanes]
-    flat = _terms(k, a, b, list(loops), offsets, lanes, zeros)
-    width = len(lanes)
-    return [flat[i : i + width] for i in range(0, len(flat), width)]
+    acc = _terms(k, a, b, list(loops), offsets, lanes, _zeros(k, a, offsets, lanes))
+    return _by_places(acc, lanes)
 
 
 def contract_inside(
@@ -51,33 +63,35 @@ def contract_inside(
     a: Array,
     b: Array,
     outer: Loop,
-    inner: Sequence[tuple[int, Loop, Sequence[int]]],
+    parts: Sequence[Part],
     offsets: Sequence[int],
-    lanes: Sequence[tuple[int, int]],
+    lanes: Lanes,
 ) -> list[list[Value]]:
-    """The same where some terms are known to be zero for some places.
-
-    In each turn of `outer` there are several inner loops, (where in a, loop, the places that have
-    such terms); where in b follows from those before.
-    """
+    """The same where some terms are known to be zero for some places: `parts` in each turn."""
     width = len(lanes)
-    zeros = [k.constant(0.0, a.scalar, n) for _ in offsets for _, n in lanes]
 
     def turn(i: Int, values: list[Value]) -> list[Value]:
         at, values = 0, list(values)
-        for place, loop, some in inner:
-            slots = [p * width + v for p in some for v in range(width)]
-            terms = [offsets[p] for p in some]
-            x, y = a.at(i * outer.a + place), b.at(i * outer.b + at)
+        for part in parts:
+            slots = [p * width + v for p in part.places for v in range(width)]
+            terms = [offsets[p] for p in part.places]
+            x, y = a.at(i * outer.a + part.start), b.at(i * outer.b + at)
             if terms:
-                after = _terms(k, x, y, [loop], terms, lanes, [values[s] for s in slots])
+                after = _terms(k, x, y, [part.loop], terms, lanes, [values[s] for s in slots])
                 for s, value in zip(slots, after, strict=True):
                     values[s] = value
-            at += loop.extent * loop.b if isinstance(loop.extent, int) else 0
+            at += part.loop.extent * part.loop.b if isinstance(part.loop.extent, int) else 0
         return values
 
-    flat = k.fold(0, outer.extent, zeros, turn)
-    return [flat[i : i + width] for i in range(0, len(flat), width)]
+    return _by_places(k.fold(0, outer.extent, _zeros(k, a, offsets, lanes), turn), lanes)
+
+
+def _zeros(k: Function, a: Array, offsets: Sequence[int], lanes: Lanes) -> list[Value]:
+    return [k.constant(0.0, a.scalar, n) for _ in offsets for _, n in lanes]
+
+
+def _by_places(acc: list[Value], lanes: Lanes) -> list[list[Value]]:
+    return [acc[i : i + len(lanes)] for i in range(0, len(acc), len(lanes))]
 
 
 def _terms(
@@ -86,9 +100,10 @@ def _terms(
     b: Array,
     loops: list[Loop],
     offsets: Sequence[int],
-    lanes: Sequence[tuple[int, int]],
+    lanes: Lanes,
     acc: list[Value],
 ) -> list[Value]:
+    """The accumulators with all terms of nested `loops` added; the innermost loop is unrolled."""
     if not loops:
         return _term(k, a, b, offsets, lanes, acc)
     loop, *inner = loops
@@ -102,7 +117,7 @@ def _terms(
         for i in range(loop.extent):
             acc = body(i, acc)
         return acc
-    step = max(1, min(4, 32 // len(acc))) if not inner else 1
+    step = max(1, min(TURNS, TURN_TERMS // len(acc))) if not inner else 1
     whole = loop.extent // step * step
 
     def several(i: Int, values: list[Value]) -> list[Value]:
@@ -121,9 +136,10 @@ def _term(
     a: Array,
     b: Array,
     offsets: Sequence[int],
-    lanes: Sequence[tuple[int, int]],
+    lanes: Lanes,
     acc: list[Value],
 ) -> list[Value]:
+    """The accumulators with one term added: a vector of b, an element of a for each place."""
     row = [b.load(start, n) for start, n in lanes]
     out = []
     for p, offset in enumerate(offsets):
@@ -143,7 +159,7 @@ def stencil(
     taps: Sequence[int],
     b_step: int,
     places: Sequence[int],
-    lanes: Sequence[tuple[int, int]],
+    lanes: Lanes,
 ) -> list[list[Value]]:
     """The same where there are few terms: those of b are loaded once, each element of a too.
 
@@ -151,18 +167,16 @@ def stencil(
     """
     held = [[b.load(t * b_step + at, n) for at, n in lanes] for t in range(len(taps))]
     sums: list[list[Value | None]] = [[None] * len(lanes) for _ in places]
-    uses: dict[int, list[tuple[int, int]]] = {}
-    for p, place in enumerate(places):
-        for t, tap in enumerate(taps):
-            uses.setdefault(place + tap, []).append((p, t))
+    uses: dict[int, list[tuple[int, int]]] = {}  # of an element of a: (place, tap)
+    for (p, place), (t, tap) in product(enumerate(places), enumerate(taps)):
+        uses.setdefault(place + tap, []).append((p, t))
     for offset in sorted(uses):
         x = a.load(offset)
         spread = {n: k.splat(x, n) for n in {n for _, n in lanes}}
-        for p, t in uses[offset]:
-            for v, (_, n) in enumerate(lanes):
-                before = sums[p][v]
-                term = spread[n], held[t][v]
-                sums[p][v] = term[0] * term[1] if before is None else k.fma(*term, before)
+        for (p, t), (v, (_, n)) in product(uses[offset], enumerate(lanes)):
+            before = sums[p][v]
+            term = spread[n], held[t][v]
+            sums[p][v] = term[0] * term[1] if before is None else k.fma(*term, before)
     return [[value for value in row if value is not None] for row in sums]
 
 
@@ -178,24 +192,36 @@ def blocking(
     `unit` accumulators a vector. Columns of blocks should divide among `shares` workers.
     """
     best, least = (1, 1), float("inf")
-    for v in range(1, min(vectors, 8) + 1):
-        for p in range(1, min(rows, 28) + 1):
-            if p * unit * v + v + 1 > host().registers - (host().registers < 32) and (p, v) != (
-                1,
-                1,
-            ):
-                break
-            row_blocks = list(spans(rows, p)) if exact else list(with_singles(rows, p))
-            columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
-            cost = sum(_cycles(r * unit, c) * n for n, r in row_blocks for c in columns)
-            cost *= -(-len(columns) // shares) * shares / len(columns)
-            cost *= 1.0 + 0.01 * len(row_blocks)  # of equals the one with less code
-            if cost < least - 1e-9:
-                best, least = (p, v), cost
+    for v, p in product(
+        range(1, min(vectors, MOST_VECTORS) + 1), range(1, min(rows, MOST_ROWS) + 1)
+    ):
+        if (p, v) != (1, 1) and not _fits(p * unit, v):
+            continue
+        blocks = list(spans(rows, p) if exact else with_singles(rows, p))
+        columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
+        cost = sum(_cycles(r * unit, c) * n for n, r in blocks for c in columns)
+        cost *= -(-len(columns) // shares) * shares / len(columns)
+        cost *= 1.0 + 0.01 * len(blocks)  # of equals the one with less code
+        if cost < least - 1e-9:  # a difference that is no rounding
+            best, least = (p, v), cost
     return best
 
 
+def _fits(p: int, v: int) -> bool:
+    """Whether p by v accumulators, a vector of b each and one of a have registers.
+
+    Where there are fewer than 32, one more is left to LLVM.
+    """
+    registers = host().registers
+    return p * v + v + 1 <= (registers if registers >= 32 else registers - 1)
+
+
 def _cycles(p: int, v: int) -> float:
+    """About how long a term of p by v accumulators takes: multiply-adds, loads or waiting for both.
+
+    It ranks blocks. Of the waiting a quarter is taken off, as terms overlap; a quarter of a cycle
+    is added for the loop.
+    """
     return max(p * v / 2, (p + v) / 2, IN_FLIGHT / 2 * 0.75) + 0.25
 
 
@@ -236,3 +262,13 @@ def over_rows(
     if size > 1:
         with k.range(whole, last) as i:
             block(i, 1)
+
+
+def over_columns(k: Function, total: int, size: int, block: Callable[[Int, Lanes], None]) -> None:
+    """block(column, lanes) over `total` columns: `size` of them at a time, then what is left."""
+    whole = total // size * size
+    if whole:
+        with k.range(0, whole, size) as column:
+            block(column, lanes_of(size, host().lanes))
+    if total > whole:
+        block(whole, lanes_of(total - whole, host().lanes))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ...passes.memory import aligned
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .jit import host
-from .module import Module, clock, share
+from .module import Module, clock, meetings, share
 from .site import Int, Work
 from .sweep import lanes_of
 
@@ -42,17 +42,16 @@ def _own(m: Module, k: Function, context: Mapping[str, Value]) -> Value:
 def _run_batch(
     m: Module, k: Function, context: Mapping[str, Value], own: Value, rows: Value
 ) -> None:
-    """Every step in order; workers meet after each that others have to wait for."""
+    """Every step in order; workers meet before one that needs what another has to finish."""
     clock(m, k, own, None)
-    for i, (name, serial) in enumerate(m.calls):
-        shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
-        k.call(f"@{name}", *shared)
-        last = i == len(m.calls) - 1
-        if last or m.timed or not (serial and m.calls[i + 1][1]):
+    for call, meet in zip(m.calls, meetings(m.calls), strict=True):
+        if meet and not m.timed:
             _meet(m, k, context)
-        clock(m, k, own, m.clocks[i])
-    if m.timed:
-        _meet(m, k, context)  # whoever reads the clocks has to wait for all of them
+        shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
+        k.call(f"@{call.name}", *shared)
+        if m.timed:
+            _meet(m, k, context)
+        clock(m, k, own, call.step)
 
 
 def _meet(m: Module, k: Function, context: Mapping[str, Value]) -> None:
@@ -72,6 +71,7 @@ def add_run(m: Module) -> None:
     mode = k.stack("i32")
     k.call("@flush", mode.pointer())
     _run_batch(m, k, context, own, context["rows"])
+    _meet(m, k, context)
     k.call("@restore", mode.pointer())
     m.functions.append(k)
 

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir import Node
-from . import calls, movers, pools, products, reductions, rowwise, sweep, winners, winograd
+from ...passes.fuse import ANCHORS
+from . import (
+    calls,
+    convolutions,
+    movers,
+    pools,
+    products,
+    reductions,
+    rowwise,
+    sweep,
+    winners,
+    winograd,
+)
 from .products import Product
 from .site import Site, Work
 
@@ -22,8 +34,8 @@ class Kernel:
 # Products by generated loops; all but the weight gradients may begin a fused node.
 LOOPS: dict[str, Callable[[Product], Work]] = {
     "matmul": products.emit_matmul,
-    "conv2d": products.emit_conv2d,
-    "conv2d_weight_grad": products.emit_weight_grad,
+    "conv2d": convolutions.emit_conv2d,
+    "conv2d_weight_grad": convolutions.emit_weight_grad,
     "pooled_input_grad": winners.emit_input_grad,
     "pooled_weight_grad": winners.emit_weight_grad,
     "winograd_conv2d": winograd.emit_conv2d,
@@ -39,7 +51,7 @@ def _product(site: Site) -> Work:
 
 def _fused(site: Site) -> Work:
     ops = {n.op for n in site.node.attrs["body"].nodes}
-    if ops.intersection(products.ANCHORS):
+    if ops.intersection(ANCHORS):
         return _product(site)
     return rowwise.emit(site) if ops.intersection(rowwise.REDUCING) else sweep.emit(site)
 
@@ -99,4 +111,4 @@ class NativeKernels:
             return False
         body = node.attrs["body"]
         users = body.users[body.inputs[operand]]
-        return all(u.op != "broadcast" and u.op not in products.ANCHORS for u in users)
+        return all(u.op != "broadcast" and u.op not in ANCHORS for u in users)

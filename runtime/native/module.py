@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
@@ -24,6 +25,47 @@ PARAMETERS = (
 CLOCKS = 1  # moments that are kept besides the seconds of steps: the last one
 
 
+@dataclass(frozen=True)
+class Call:
+    """A function that a batch runs, what it touches, and the step whose time it takes.
+
+    `alone` says that only the first worker has work. `touches` is (read, written), None for all.
+    """
+
+    name: str
+    alone: bool
+    step: Step | None = None
+    touches: tuple[Sequence[Buffer], Sequence[Buffer]] | None = None
+
+    def waits_for(self, earlier: Call) -> bool:
+        """Whether what another worker does in `earlier` has to be done before."""
+        if self.alone and earlier.alone:
+            return False
+        if self.touches is None or earlier.touches is None:
+            return True
+        (reads, writes), (read, written) = self.touches, earlier.touches
+        pairs = [*product(writes, (*read, *written)), *product(reads, written)]
+        return any(_same_memory(a, b) for a, b in pairs)
+
+
+def _same_memory(a: Buffer, b: Buffer) -> bool:
+    if a.private or b.private:
+        return False
+    if a.outer is not None or b.outer is not None:
+        return a.outer == b.outer
+    return a.offset < b.offset + b.room and b.offset < a.offset + a.room
+
+
+def meetings(calls: Sequence[Call]) -> list[bool]:
+    """Before which calls the workers have to meet."""
+    found, since = [], []
+    for call in calls:
+        meet = any(call.waits_for(earlier) for earlier in since)
+        since = [call] if meet else [*since, call]
+        found.append(meet)
+    return found
+
+
 @dataclass
 class Module:
     """The functions of a program, in order, and which of them a batch runs."""
@@ -33,8 +75,7 @@ class Module:
     workers: int
     timed: bool = False  # whether each worker notes how long its steps take, in its own arena
     functions: list[Function] = field(default_factory=list)
-    calls: list[tuple[str, bool]] = field(default_factory=list)  # (function, one worker only)
-    clocks: list[Step | None] = field(default_factory=list)  # whose time each call takes
+    calls: list[Call] = field(default_factory=list)  # what a batch runs, in order
 
     @property
     def own_bytes(self) -> int:

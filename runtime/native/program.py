@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...passes.memory import aligned
+from ...passes.memory import Buffer, aligned
 from ...passes.plan import Loop, Plan, Step
 from ...passes.plan import Value as Place
-from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
+from .dsl import BITS, DTYPE_SCALARS, Array, Function
 from .entry import add_epoch, add_run
 from .jit import host
 from .kernels import KERNELS
-from .module import PARAMETERS, Module, clock, in_buffer, partial_sum, place, share
+from .module import PARAMETERS, Call, Module, clock, in_buffer, partial_sum, place, share
 from .movers import fill, strided
 from .site import Int, Site, Work
 from .sweep import GRAIN
@@ -45,8 +45,13 @@ def _add_step(m: Module, step: Step) -> None:
     site = _site(m, k, step, 0, rows, m.plan.rows, rows, place, False)
     serial = share(k, KERNELS[step.node.op].emit(site), m.workers)
     m.functions.append(k)
-    m.calls.append((k.name, serial))
-    m.clocks.append(step)
+    m.calls.append(Call(k.name, serial, step, _touched([step])))
+
+
+def _touched(steps: Sequence[Step]) -> tuple[list[Buffer], list[Buffer]]:
+    """The buffers that steps read and write."""
+    reads = [v.buffer for step in steps for v in step.operands]
+    return reads, [v.buffer for step in steps for v in step.results]
 
 
 def _site(
@@ -91,23 +96,17 @@ def _add_loop(m: Module, loop: Loop) -> None:
                 size = value.type.size(1)
                 array = partial_sum(m, k, value, buffer, shard)
                 fill(k, array, size, 0.0)
-            first_row = (
-                shard * rows // shards if isinstance(shard, Value) else rows * shard // shards
-            )
-            stop = (
-                (shard + 1) * rows // shards
-                if isinstance(shard, Value)
-                else rows * (shard + 1) // shards
-            )
-            tiles(first_row, stop, shard)
+            number = k.integer(shard)
+            tiles(number * rows // shards, (number + 1) * rows // shards, shard)
 
     if loop.partials:
         share(k, Work(shards, run_shards), m.workers)
     else:
         share(k, Work(rows, lambda a, b: tiles(a, b, 0), loop.tile), m.workers)
     m.functions.append(k)
-    m.calls.append((k.name, m.workers == 1))
-    m.clocks.append(None)
+    reads, writes = _touched(loop.steps)
+    partials = [buffer for _, buffer in loop.partials]
+    m.calls.append(Call(k.name, m.workers == 1, None, (reads, [*writes, *partials])))
     if loop.partials:
         _add_totals(m, loop)
 
@@ -141,8 +140,8 @@ def _add_totals(m: Module, loop: Loop) -> None:
         parts = [partial_sum(m, k, value, buffer, s) for s in range(m.plan.shards)]
         share(k, _total(k, total, parts, value.type.size(1)), m.workers)
     m.functions.append(k)
-    m.calls.append((k.name, m.workers == 1))
-    m.clocks.append(None)
+    totals, parts = zip(*((v.buffer, b) for v, b in loop.partials), strict=True)
+    m.calls.append(Call(k.name, m.workers == 1, None, (parts, totals)))
 
 
 def _total(k: Function, total: Array, parts: Sequence[Array], size: int) -> Work:
@@ -191,5 +190,4 @@ def _add_moves(m: Module) -> None:
             target = Array(k, k.parameters["state"], source.scalar, m.offsets[name] // nbytes)
             strided(k, source, target, [size], [1], [1])
     m.functions.append(k)
-    m.calls.append((k.name, True))
-    m.clocks.append(None)
+    m.calls.append(Call(k.name, alone=True))

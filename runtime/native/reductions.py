@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .dsl import Array, Function, Value
+from .dsl import BITS, Array, Function, Value
 from .jit import host
 from .movers import concrete, strides
 from .site import Int, Site, Work, alone
@@ -16,14 +16,13 @@ TURNS = 4  # sums in flight, so that additions do not wait for one another
 
 def emit_sum(site: Site) -> Work:
     """sum over any axes."""
-    return _reduce(site, Reduction(lambda x, y: x + y, "fadd", -0.0, 0.0))
+    return Reduced(site, Reduction(lambda x, y: x + y, "fadd", -0.0, 0.0)).work()
 
 
 def emit_max(site: Site) -> Work:
     """max over any axes: NaN where there is one."""
-    return _reduce(
-        site, Reduction(lambda x, y: x.k.intrinsic("maximum", x, y), "fmaximum", None, -math.inf)
-    )
+    how = Reduction(lambda x, y: x.k.intrinsic("maximum", x, y), "fmaximum", None, -math.inf)
+    return Reduced(site, how).work()
 
 
 class Reduction:
@@ -43,52 +42,67 @@ class Reduction:
         return x.k.reduce(self.lanes, x, self.first)
 
 
-def _reduce(site: Site, how: Reduction) -> Work:
-    """Loops over the axes that stay; the last axis lies in lanes whether it stays or not."""
-    (x,), (y,), node, k = site.operands, site.results, site.node, site.k
-    shape, steps = node.inputs[0].shape, strides(node.inputs[0].shape)
-    axes = node.attrs["axes"]
-    kept = [i for i in range(len(shape)) if i not in axes]
-    y_steps = dict(zip(kept, strides([shape[i] for i in kept]), strict=True))
-    sizes = concrete(shape, site.rows)
-    last = len(shape) - 1
-    summed = _merged([(sizes[i], steps[i]) for i in axes if i != last])
-    over_rows = bool(shape) and not isinstance(shape[0], int) and 0 in axes
+class Reduced:
+    """Loops over the axes that stay; the last axis lies in lanes whether it stays or not.
 
-    def finish(value: Value, at: Int) -> None:
-        if site.accumulate and over_rows:
-            value = how.combine(y.load(at, value.lanes), value)
-        y.store(value, at)
+    `outer` are the axes that stay but for the last one, the first of which is shared out; `summed`
+    are (size, step) of those that do not.
+    """
 
-    def element(x_at: Int, y_at: Int) -> None:
-        """One element, reduced along the last axis too."""
-        total = _along(k, x.at(x_at), summed, sizes[last], how)
-        finish(total, y_at)
+    def __init__(self, site: Site, how: Reduction) -> None:
+        self.k, self.how = site.k, how
+        (self.x,), (self.y,) = site.operands, site.results
+        shape, axes = site.node.inputs[0].shape, site.node.attrs["axes"]
+        self.sizes, self.steps = concrete(shape, site.rows), strides(shape)
+        kept = [i for i in range(len(shape)) if i not in axes]
+        self.y_steps = dict(zip(kept, strides([shape[i] for i in kept]), strict=True))
+        self.last = len(shape) - 1
+        self.outer = [i for i in kept if i != self.last]
+        self.summed = _merged([(self.sizes[i], self.steps[i]) for i in axes if i != self.last])
+        over_rows = bool(shape) and not isinstance(shape[0], int) and 0 in axes
+        self.accumulate = site.accumulate and over_rows
 
-    def columns(x_at: Int, y_at: Int, lanes: int) -> None:
-        finish(_down(k, x.at(x_at), summed, lanes, how), y_at)
+    def work(self) -> Work:
+        """Shared out along the first axis that stays, if there is one."""
+        if self.outer:
+            return Work(self.sizes[self.outer[0]], self._run)
+        if self.last in self.y_steps:
+            return Work(self.sizes[self.last], self._run, host().lanes)
+        return alone(lambda: self._run(0, 1))
 
-    outer = [i for i in kept if i != last]
+    def _run(self, begin: Int, end: Int) -> None:
+        if not self.outer:
+            self._line(0, 0, begin, end)
+            return
+        first, *inner = self.outer
+        with self.k.range(begin, end) as i:
+            self._loops(inner, i * self.steps[first], i * self.y_steps[first])
 
-    def loops(rest: Sequence[int], x_at: Int, y_at: Int, first: Int, stop: Int) -> None:
-        if rest:
-            axis, *others = rest
-            span = (first, stop) if axis == outer[0] else (0, sizes[axis])
-            with k.range(*span) as i:
-                loops(others, x_at + i * steps[axis], y_at + i * y_steps[axis], first, stop)
-        elif last in axes:
-            element(x_at, y_at)
-        else:
-            _lines(k, 0 if outer else first, sizes[last] if outer else stop, x_at, y_at, columns)
+    def _loops(self, rest: Sequence[int], x_at: Int, y_at: Int) -> None:
+        """The lines of all indices of the axes in `rest`."""
+        if not rest:
+            self._line(x_at, y_at, 0, self.sizes[self.last])
+            return
+        axis, *inner = rest
+        with self.k.range(0, self.sizes[axis]) as i:
+            self._loops(inner, x_at + i * self.steps[axis], y_at + i * self.y_steps[axis])
 
-    def run(begin: Int, end: Int) -> None:
-        loops(outer, 0, 0, begin, end)
+    def _line(self, x_at: Int, y_at: Int, begin: Int, end: Int) -> None:
+        """Results along the last axis from begin to end, or one result if it is reduced."""
+        if self.last in self.y_steps:
+            _lines(self.k, begin, end, x_at, y_at, self._column)
+            return
+        size = self.sizes[self.last]
+        self._finish(_along(self.k, self.x.at(x_at), self.summed, size, self.how), y_at)
 
-    if outer:
-        return Work(sizes[outer[0]], run)
-    if last in axes:
-        return alone(lambda: run(0, 1))
-    return Work(sizes[last], run, host().lanes)
+    def _column(self, x_at: Int, y_at: Int, lanes: int) -> None:
+        """Results in a vector's lanes, or one where there are none."""
+        self._finish(_down(self.k, self.x.at(x_at), self.summed, lanes, self.how), y_at)
+
+    def _finish(self, value: Value, at: Int) -> None:
+        if self.accumulate:
+            value = self.how.combine(self.y.load(at, value.lanes), value)
+        self.y.store(value, at)
 
 
 def _lines(
@@ -199,12 +213,12 @@ def emit_correct(site: Site) -> Work:
 
 
 def first_largest(row: Sequence[Value], most: Value) -> Value:
-    """The number of the first of a row's lanes, at most 64, that is `most`, or the first NaN; i64."""
+    """The number, i64, of the first of a row's lanes that is `most` or NaN; of 64 lanes at most."""
     k, total, start = most.k, most.k.constant(0, "i64"), 0
     for v in row:
         hit = k.compare("eq", v, k.splat(most, v.lanes)) | k.unordered(v)
         part = k.bits(hit)
-        wide = k.convert("zext", part, "i64") if v.lanes < 64 else part
+        wide = k.convert("zext", part, "i64") if v.lanes < BITS["i64"] else part
         total = total | (wide << start if start else wide)
         start += v.lanes
     return k.lowest_bit(total)

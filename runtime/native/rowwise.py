@@ -1,8 +1,8 @@
-"""Work on one row at a time: softmax, its loss and gradient, and what else reduces rows of a matrix.
+"""Work on one row at a time: softmax, its loss and gradient, and what else reduces a matrix's rows.
 
-A row is held in registers from the first operand to the last result: as a few vectors, or, where it is
-narrow, side by side with others, each in a lane. A reduction over it is one number, which a broadcast
-spreads again.
+A row is held in registers from the first operand to the last result: as a few vectors, or, where it
+is narrow, side by side with others, each in a lane. A reduction over it is one number, which a
+broadcast spreads again.
 """
 
 from __future__ import annotations
