@@ -109,7 +109,7 @@ def _weight_grad_forms(target: Target, node: Node) -> tuple[str, ...]:
 
 
 def _flippable(node: Node) -> bool:
-    """Whether an input gradient is a convolution with the weights turned, on a bordered gradient."""
+    """Whether an input gradient is a convolution of the bordered dy with the weights turned."""
     if node.op != "conv2d_input_grad":
         return True
     (kh, kw, *_), (p, q) = node.inputs[1].shape, node.attrs["padding"]
@@ -133,8 +133,8 @@ def _fits_winograd(stride: Pair, kernel: Pair, plane: Pair) -> bool:
 def _walks_winners(target: Target, node: Node) -> bool:
     """Whether a gradient can walk the entries that won in a max-pool behind its convolution.
 
-    Worth it where channels fill the lanes, and the taps, or all positions that a window reaches, fit
-    into registers; with a channel or two, the result's channels are in the lanes.
+    Worth it where channels fill the lanes, and the taps, or all positions that a window reaches,
+    fit into registers; with a channel or two, the result's channels are in the lanes.
     """
     summed = node.op == "conv2d_weight_grad"
     dy = node.inputs[1 if summed else 0]

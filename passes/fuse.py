@@ -18,17 +18,13 @@ from .clusters import Clusters
 from .outline import outline
 from .target import Target
 
-GENERATED = (
-    "loops",
-    "dots",
-    "direct",
-    "winners",
-    "winograd",
-)  # forms of products that take pointwise work as their epilogue
-
-ROW = 8  # vectors of a row that is worked on as one
-POOLED = 9  # entries of a window that a convolution makes in registers
+# Forms of products that take pointwise work as their epilogue, and the ops that have them.
+GENERATED = ("loops", "dots", "direct", "winners", "winograd")
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
+
+ROW = 8  # vectors of a row that is worked on as one: a quarter of AVX-512's registers
+SCORES = 64  # of a row whose winner is found: their comparisons are the bits of one i64
+POOLED = 9  # entries of a window, 3 x 3, whose sums a convolution holds in registers at once
 
 
 def fuse(graph: Graph, target: Target) -> Graph:
@@ -44,21 +40,11 @@ def fuse(graph: Graph, target: Target) -> Graph:
         return repeated(target, node) and node not in stored
 
     clusters = Clusters(graph, again)
-    for node in reversed(graph.nodes):
-        if not is_pointwise(node):
-            continue
-        for x in node.inputs:
-            if is_pointwise(x) and x.shape == node.shape:
-                clusters.merge(x, node, lambda group: True)
-    for node in graph.nodes:
-        if is_anchor(node):
-            for user in graph.users[node]:
-                if is_pointwise(user) and user.shape == node.shape:
-                    clusters.merge(node, user, partial(_epilogue, graph, clusters))
-    for node in graph.nodes if target.generated else ():
-        for x in clusters.sources(node):
-            if _by_rows(target, x) and _by_rows(target, node):
-                clusters.merge(x, node, _on_one_row)
+    _join_pointwise(graph, clusters)
+    for node in filter(is_anchor, graph.nodes):
+        _take_epilogue(graph, clusters, node)
+    if target.generated:
+        _join_rows(target, graph, clusters)
     for node in graph.nodes:
         if node.op == "max_pool2d" and _pools_a_convolution(graph, clusters, node):
             _take_pool(graph, clusters, node)
@@ -85,7 +71,34 @@ def _reads_array(node: Node, operand: Node) -> bool:
     return is_anchor(node) or (node.op == "broadcast" and operand.op == "dropout_mask")
 
 
-def _epilogue(graph: Graph, clusters: Clusters, group: list[Node]) -> bool:
+def _join_pointwise(graph: Graph, clusters: Clusters) -> None:
+    """Pointwise ops join those that they feed, from the last to the first."""
+    for node in filter(is_pointwise, reversed(graph.nodes)):
+        for x in node.inputs:
+            if is_pointwise(x) and x.shape == node.shape:
+                clusters.merge(x, node, _always)
+
+
+def _take_epilogue(graph: Graph, clusters: Clusters, node: Node) -> None:
+    """`relu(product)` and other pointwise work on a node's elements join its group."""
+    for user in graph.users[node]:
+        if is_pointwise(user) and user.shape == node.shape:
+            clusters.merge(node, user, partial(_is_epilogue, clusters))
+
+
+def _join_rows(target: Target, graph: Graph, clusters: Clusters) -> None:
+    """Reductions of rows join what makes the rows, and what spreads their numbers again."""
+    for node in graph.nodes:
+        for x in clusters.sources(node):
+            if _by_rows(target, x) and _by_rows(target, node):
+                clusters.merge(x, node, _on_one_row)
+
+
+def _always(group: list[Node]) -> bool:
+    return True
+
+
+def _is_epilogue(clusters: Clusters, group: list[Node]) -> bool:
     """Whether a group is one product and pointwise work on its elements that it does not need.
 
     Operands smaller than the result must lie along its last axis, or its rows if it is a matrix.
@@ -106,13 +119,13 @@ def _by_rows(target: Target, node: Node) -> bool:
         return False
     shapes = [x.shape for x in (*node.inputs, node) if x.shape]
     wide = {s[1] for s in shapes if len(s) == 2}
-    most = 64 if node.op == "correct" else ROW * target.lanes
+    most = SCORES if node.op == "correct" else ROW * target.lanes
     rowed = all(len(s) <= 2 and not isinstance(s[0], int) for s in shapes)
     return rowed and max(wide, default=0) <= most
 
 
 def _on_one_row(group: list[Node]) -> bool:
-    """Whether a group reduces rows, all of one width, and spreads numbers over them as it should."""
+    """Whether a group reduces rows, all of one width, and spreads only numbers over them."""
     shapes = {x.shape for n in group for x in (n, *n.inputs) if len(x.shape) == 2}
     reduces = any(n.op in ("sum", "max", "one_hot", "correct") for n in group)
     spread = all(
@@ -139,16 +152,15 @@ def _pools_a_convolution(graph: Graph, clusters: Clusters, pool: Node) -> bool:
 
 def _take_pool(graph: Graph, clusters: Clusters, pool: Node) -> None:
     """`max_pool2d(fused { conv2d ... })`, and pointwise work on its result, become one group."""
-    clusters.merge(pool.inputs[0], pool, lambda group: True)
+    clusters.merge(pool.inputs[0], pool, _always)
     for item in graph.users[pool]:
-        clusters.merge(pool, item, lambda group: True)
+        clusters.merge(pool, item, _always)
     for item in graph.users[pool]:
-        for user in graph.users[item]:
-            if is_pointwise(user) and user.shape == item.shape:
-                clusters.merge(item, user, partial(_epilogue, graph, clusters))
+        _take_epilogue(graph, clusters, item)
 
 
 def _along_columns(x: Node) -> bool:
+    """Whether a spread operand lies along the last axis or the rows, or a mask in its own order."""
     rank = len(x.shape)
     if x.op == "dropout_mask":
         return x.attrs["perm"] is None or list(x.attrs["perm"]) == sorted(x.attrs["perm"])

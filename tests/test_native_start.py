@@ -127,6 +127,19 @@ def test_importing_gemmc_does_not_load_llvm_and_compiling_does() -> None:
     assert lines == ["False", "False", "native True"]
 
 
+def test_the_loops_of_a_program_can_be_read_beside_its_llvm_and_assembly() -> None:
+    model = gemmc.Sequential([gemmc.Linear(3, 40), gemmc.ReLU(), gemmc.Linear(40, 2)])
+    exe = gemmc.compile(model, (3,), runtime="native")
+    loops = exe.ir("loops", "predict")
+    heads = [line for line in loops.splitlines() if line and not line.startswith(" ")]
+    assert all(line.partition("  #")[0].endswith("):") for line in heads)
+    for step in exe.plan.steps():
+        assert any(step.node.loc in line for line in heads), step.node
+    assert "  for " in loops and " = " in loops and "%" not in loops
+    assert exe.ir("llvm", "predict").count("\ndefine ") >= len(heads)
+    assert "run:" in exe.ir("assembly", "predict")
+
+
 def test_runtime_and_stages_of_auto_are_those_of_native() -> None:
     model = gemmc.Sequential([gemmc.Linear(3, 2)], gemmc.MSELoss(), gemmc.SGD())
     auto, native = (gemmc.compile(model, (3,), runtime=r) for r in ("auto", "native"))

@@ -81,7 +81,8 @@ class Convolution:
         self.kh, self.kw = node.inputs[1].shape[:2]
         self.sh, self.sw = node.attrs["stride"]
         self.zp, self.zq = node.attrs["zeros"]
-        self.ph, self.pw = product.pool.attrs["kernel"] if product.pool else (1, 1)
+        window: tuple[int, int] = product.pool.attrs["kernel"] if product.pool else (1, 1)
+        self.ph, self.pw = window
         self.hp, self.wp = self.ho // self.ph, self.wo // self.pw
         vectors = -(-self.o // host().lanes)
         (self.lines, self.count), v = _windows(self.hp, self.wp, self.ph * self.pw, vectors)
@@ -166,7 +167,7 @@ class Convolution:
                 self.product.write(position, channel, self.o, sums[r, p][v])
 
     def _write_window(
-        self, n: Int, y: Int, q: Int, channel: Int, sums: Sums, window: Spot, v: int
+        self, n: Int, y: Int, q: Int, channel: Int, sums: Sums, window: tuple[int, int], v: int
     ) -> None:
         """The v-th vector of all positions of a window, pooled."""
         corner = n * (self.ho * self.wo) + y * (self.ph * self.wo) + q * self.pw
@@ -217,7 +218,8 @@ class WeightGrad:
         _, self.ho, self.wo, self.o = node.inputs[1].shape
         self.kh, self.kw = node.shape[:2]
         self.sh, self.sw = node.attrs["stride"]
-        self.zp, self.zq = node.attrs["zeros"] if (self.sh, self.sw) == (1, 1) else (0, 0)
+        zeros: tuple[int, int] = node.attrs["zeros"] if node.attrs["stride"] == (1, 1) else (0, 0)
+        self.zp, self.zq = zeros
         self.images = concrete(node.inputs[0].shape, product.site.rows)[0]
         self.joined = self.ho * self.wo < JOINED
         self.apart = bool(self.zq) and self.c >= APART  # each tap on its own, else a line together
@@ -289,4 +291,5 @@ def _inside(k: Function, tap: Int, size: int, zeros: int, positions: int) -> tup
     """The positions, from and to, at which a tap sees more than `zeros` elements of border."""
     if not zeros:
         return 0, positions
-    return k.maximum(0, zeros - tap), k.minimum(positions, size - zeros - tap)
+    stop = size - zeros - tap
+    return k.maximum(0, zeros - tap), k.minimum(positions, stop)

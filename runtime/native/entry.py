@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ...passes.memory import aligned
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .jit import host
+from .lanes import LANES
 from .module import Module, clock, meetings, share
 from .site import Int, Work
 from .sweep import lanes_of
@@ -101,12 +102,13 @@ def add_epoch(m: Module) -> None:
 
 
 def _tally(m: Module, k: Function, context: Mapping[str, Value], rows: Value) -> None:
-    arena = Array(k, context["arena"], "float")
     sums = Array(k, context["sums"], "double")
     for i, name in enumerate(("loss", "correct")):
         if name in m.plan.outputs:
-            value = arena.load(m.plan.outputs[name].buffer.offset // 4)
-            wide = k.convert("fpext", value, "double")
+            place = m.plan.outputs[name]
+            scalar = DTYPE_SCALARS[place.type.dtype]
+            array = Array(k, context["arena"], scalar, place.buffer.offset * 8 // BITS[scalar])
+            wide = LANES.cast(array.load(), "f64")
             if name == "loss":
                 wide = wide * k.convert("sitofp", rows, "double")
             sums.store(sums.load(i) + wide, i)

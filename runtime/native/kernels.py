@@ -64,7 +64,7 @@ def _product_scratch(node: Node, rows: int) -> int:
         case "pooled_input_grad":
             return winners.input_grad_scratch(node)
         case "winograd_conv2d":
-            return winograd.scratch(node)
+            return winograd.scratch_bytes(node)
         case "matmul":
             return products.panel_bytes(node, rows)
     return 0

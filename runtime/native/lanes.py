@@ -59,7 +59,7 @@ class LaneNamespace:
         """x in another dtype, as NumPy's astype has it."""
         scalar = DTYPE_SCALARS[dtype]
         if dtype == "bool":
-            raise NotImplementedError("cast to bool")
+            return x if x.scalar == "i1" else x.k.compare("une" if x.floating else "ne", x, 0)
         if x.scalar == "i1":
             return x.k.convert("uitofp" if dtype in ("f32", "f64") else "zext", x, scalar)
         if x.scalar == scalar:
@@ -67,7 +67,8 @@ class LaneNamespace:
         if x.floating and dtype in ("f32", "f64"):
             return x.k.convert("fpext" if scalar == "double" else "fptrunc", x, scalar)
         if x.floating:
-            return x.k.convert("fptosi", x, scalar)
+            whole = x.k.convert("fptosi", x, "i32" if dtype == "u8" else scalar)
+            return x.k.convert("trunc", whole, scalar) if dtype == "u8" else whole
         if dtype in ("f32", "f64"):
             return x.k.convert("uitofp" if x.scalar == "i8" else "sitofp", x, scalar)
         return x.k.convert("trunc" if scalar == "i8" else "zext", x, scalar)

@@ -121,13 +121,13 @@ def in_buffer(m: Module, k: Function, buffer: Buffer, scalar: str) -> Array:
     return Array(k, base, scalar, buffer.offset // nbytes)
 
 
-def share(k: Function, work: Work, workers: int) -> bool:
+def share(k: Function, work: Work, workers: int, alone: bool = False) -> bool:
     """Emits each worker's part of some work; whether only the first has any."""
     if workers == 1:
         work.run(0, work.extent)
         return True
     worker = k.parameters["worker"]
-    if isinstance(work.extent, int) and work.extent <= work.grain:
+    if alone or (isinstance(work.extent, int) and work.extent <= work.grain):
         with k.when(worker.equals(0)):
             work.run(0, work.extent)
         return True

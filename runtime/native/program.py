@@ -21,6 +21,7 @@ from .module import PARAMETERS, Call, Module, clock, in_buffer, partial_sum, pla
 from .movers import fill, strided
 from .site import Int, Site, Work
 from .sweep import GRAIN
+from .target import SMALL, step_seconds
 
 Find = Callable[[Module, Function, Place, Int], Array]
 
@@ -43,7 +44,8 @@ def _add_step(m: Module, step: Step) -> None:
     k = Function(f"s{step.time}_{step.node.op}", PARAMETERS, f"{step.node.loc} {step.node.type}")
     rows = k.parameters["rows"]
     site = _site(m, k, step, 0, rows, m.plan.rows, rows, place, False)
-    serial = share(k, KERNELS[step.node.op].emit(site), m.workers)
+    small = step_seconds(step, m.plan.rows) < SMALL
+    serial = share(k, KERNELS[step.node.op].emit(site), m.workers, alone=small)
     m.functions.append(k)
     m.calls.append(Call(k.name, serial, step, _touched([step])))
 

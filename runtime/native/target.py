@@ -7,7 +7,7 @@ import platform
 import sys
 from functools import cache
 
-from ...passes.plan import Plan
+from ...passes.plan import Plan, Step
 from ...passes.target import Target
 from ..work import flops
 from .jit import host
@@ -46,12 +46,18 @@ CALLING = 20e-6  # seconds until all workers have begun a call, and are done wit
 MEETING = 1e-6  # seconds that workers lose at each step: a barrier, and work that does not divide
 
 
+SMALL = 1.5e-6  # seconds of a step that one worker does alone sooner than workers can meet
+
+
+def step_seconds(step: Step, rows: int) -> float:
+    """About how long a step takes one worker."""
+    moved = sum(v.type.nbytes(rows) for v in (*step.operands, *step.results))
+    return flops(step.node, rows) / FLOPS + moved / BYTES
+
+
 def suited_workers(plan: Plan) -> int:
     """All cores for a program that they make faster, 1 for one that is over before they meet."""
-    seconds, steps = 0.0, 0
-    for step in plan.steps():
-        moved = sum(v.type.nbytes(plan.rows) for v in (*step.operands, *step.results))
-        seconds += flops(step.node, plan.rows) / FLOPS + moved / BYTES
-        steps += 1
+    times = [step_seconds(step, plan.rows) for step in plan.steps()]
+    seconds, meetings = sum(times), sum(t >= SMALL for t in times)
     once = 0.0 if "loss" in plan.outputs else CALLING  # of training, many steps share a call
-    return cores() if seconds / cores() + steps * MEETING + once < seconds else 1
+    return cores() if seconds / cores() + meetings * MEETING + once < seconds else 1

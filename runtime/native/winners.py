@@ -11,15 +11,18 @@ import math
 from collections.abc import Callable, Sequence
 
 from ...ir import Node
-from .dsl import Array, Function, Value
+from .dsl import BITS, Array, Function, Value
 from .jit import host
 from .movers import concrete, fill
-from .products import Product
+from .products import Product, scratch
 from .site import Int, Work
 from .sweep import lanes_of
 
-UNROLLED = 8  # windows in a line up to which the loop over them is unrolled
-BITS_HELD = 64  # channels whose bits one integer holds
+UNROLLED = 8  # windows in a line up to which the loop over them is unrolled: 7 x 7 is common
+BITS_HELD = BITS["i64"]  # channels whose bits one integer holds
+
+Turn = Callable[[Value, Value, list[Value]], list[Value]]
+Uses = dict[int, list[tuple[int, int]]]
 
 
 class Windows:
@@ -36,103 +39,151 @@ class Windows:
 
     @property
     def count(self) -> int:
+        """How many there are in an image."""
         return self.ho * self.wo
 
     def each(self, g: Array, winner: Array, values: list[Value], turn: Turn) -> list[Value]:
-        """turn(gradient, place, values) for each window of a channel; g and winner are at its first.
+        """turn(gradient, place, values) for each window of the channel at which g and winner are.
 
         `place` is where in the plane the entry lies that won.
         """
-        k = self.k
 
         def line(y: Int, values: list[Value]) -> list[Value]:
-            def window(x: Int, values: list[Value]) -> list[Value]:
-                at = y * (self.wo * self.o) + x * self.o
-                entry = self.entries.load(k.convert("zext", winner.load(at), "i64"))
-                place = entry + y * self.steps[0] + x * self.steps[1]
-                return turn(g.load(at), place, values)
+            return self._line(g, winner, y, values, turn)
 
-            if self.wo <= UNROLLED:
-                for x in range(self.wo):
-                    values = window(x, values)
-                return values
-            return k.fold(0, self.wo, values, window)
+        return self.k.fold(0, self.ho, values, line)
 
-        return k.fold(0, self.ho, values, line)
+    def _line(
+        self, g: Array, winner: Array, y: Int, values: list[Value], turn: Turn
+    ) -> list[Value]:
+        """The same for the windows of a line."""
 
+        def window(x: Int, values: list[Value]) -> list[Value]:
+            at = y * (self.wo * self.o) + x * self.o
+            entry = self.entries.load(self.k.convert("zext", winner.load(at), "i64"))
+            place = entry + y * self.steps[0] + x * self.steps[1]
+            return turn(g.load(at), place, values)
 
-Turn = Callable[[Value, Value, list[Value]], list[Value]]
+        if self.wo > UNROLLED:
+            return self.k.fold(0, self.wo, values, window)
+        for x in range(self.wo):
+            values = window(x, values)
+        return values
 
 
 def emit_weight_grad(product: Product) -> Work:
     """pooled_weight_grad: with the image's channels in the lanes, or with few, the result's."""
-    return _turned_weight_grad(product) if product.node.attrs["turned"] else _few_channels(product)
+    turned = product.node.attrs["turned"]
+    return Work(1, TurnedWeightGrad(product).run if turned else WeightGrad(product).run)
 
 
-def _few_channels(product: Product) -> Work:
-    """Each element that a window reaches, times what each of its entries has of the gradient."""
-    k, node, site = product.k, product.node, product.site
-    x, g, winner = product.operands
-    (dw,) = site.results
-    kh, kw, c, o = node.shape
-    _, h, wide, _ = node.inputs[0].shape
-    _, ho, wo, _ = node.inputs[1].shape
-    (ph, pw), (sh, sw) = node.attrs["pool"], node.attrs["pool_stride"]
-    uses: dict[int, list[tuple[int, int]]] = {}  # of an element: (entry, tap)
-    for e in range(ph * pw):
-        for t in range(kh * kw * c):
-            i, j, z = t // (kw * c), t // c % kw, t % c
-            place = ((e // pw + i) * wide + e % pw + j) * c + z
-            uses.setdefault(place, []).append((e, t))
+class WeightGrad:
+    """pooled_weight_grad with few channels: dw [kh,kw,C,O], the result's channels in the lanes.
 
-    def window(corner: Int, at: Int, lanes: int, sums: list[Value]) -> list[Value]:
-        gradient, which = g.load(at, lanes), winner.load(at, lanes)
+    The image x is [N,H,W,C], g and winner are [N,Ho,Wo,O]. Each element that a window reaches is
+    loaded once, and multiplied with what each of the window's entries has of the gradient.
+    """
+
+    def __init__(self, product: Product) -> None:
+        node, self.site = product.node, product.site
+        self.k = product.k
+        self.x, self.g, self.winner = product.operands
+        (self.dw,) = self.site.results
+        self.kh, self.kw, self.c, self.o = node.shape
+        _, self.h, self.wide, _ = node.inputs[0].shape
+        _, self.ho, self.wo, _ = node.inputs[1].shape
+        (self.ph, self.pw), self.stride = node.attrs["pool"], node.attrs["pool_stride"]
+        self.taps = self.kh * self.kw * self.c
+        self.images = concrete(node.inputs[1].shape, self.site.rows)[0]
+
+    def run(self, begin: Int, end: Int) -> None:
+        """All of dw, image by image."""
+        if not self.site.accumulate:
+            fill(self.k, self.dw, self.o * self.taps, 0.0)
+        uses = self._uses()
+        with self.k.range(0, self.images) as n:
+            for start, lanes in lanes_of(self.o, host().lanes):
+                self._image(n, start, lanes, uses)
+
+    def _uses(self) -> Uses:
+        """For each element that a window reaches: the (entry, tap) that meet there."""
+        uses: Uses = {}
+        for e in range(self.ph * self.pw):
+            for t in range(self.taps):
+                i, j, z = t // (self.kw * self.c), t // self.c % self.kw, t % self.c
+                place = ((e // self.pw + i) * self.wide + e % self.pw + j) * self.c + z
+                uses.setdefault(place, []).append((e, t))
+        return uses
+
+    def _image(self, n: Int, start: int, lanes: int, uses: Uses) -> None:
+        """An image's terms of dw[..., start:start+lanes]."""
+        (sh, sw), wide = self.stride, self.wide * self.c
+
+        def line(y: Int, sums: list[Value]) -> list[Value]:
+            def window(q: Int, sums: list[Value]) -> list[Value]:
+                corner = n * (self.h * wide) + y * (sh * wide) + q * (sw * self.c)
+                at = (n * (self.ho * self.wo) + y * self.wo + q) * self.o + start
+                return self._window(corner, at, lanes, sums, uses)
+
+            return self.k.fold(0, self.wo, sums, window)
+
+        zeros = [self.k.constant(0.0, "float", lanes)] * self.taps
+        for t, value in enumerate(self.k.fold(0, self.ho, zeros, line)):
+            at = t * self.o + start
+            self.dw.store(self.dw.load(at, lanes) + value, at)
+
+    def _window(
+        self,
+        corner: Int,
+        at: Int,
+        lanes: int,
+        sums: list[Value],
+        uses: Uses,
+    ) -> list[Value]:
+        """The sums of all taps with a window's terms."""
+        k, sums = self.k, list(sums)
+        gradient, which = self.g.load(at, lanes), self.winner.load(at, lanes)
         parts = [
             k.select(k.compare("eq", which, k.constant(e, "i8", lanes)), gradient, 0.0)
-            for e in range(ph * pw)
+            for e in range(self.ph * self.pw)
         ]
-        sums = list(sums)
         for place in sorted(uses):
-            spread = k.splat(x.load(corner + place), lanes)
+            spread = k.splat(self.x.load(corner + place), lanes)
             for e, t in uses[place]:
                 sums[t] = k.fma(spread, parts[e], sums[t])
         return sums
 
-    def image(n: Int, start: int, lanes: int) -> None:
-        def line(y: Int, sums: list[Value]) -> list[Value]:
-            def one(q: Int, sums: list[Value]) -> list[Value]:
-                corner = n * (h * wide * c) + y * (sh * wide * c) + q * (sw * c)
-                return window(corner, (n * (ho * wo) + y * wo + q) * o + start, lanes, sums)
 
-            return k.fold(0, wo, sums, one)
+class TurnedWeightGrad:
+    """pooled_weight_grad turned: dw [O,kh,kw,C], the image's channels in the lanes.
 
-        zeros = [k.constant(0.0, "float", lanes)] * (kh * kw * c)
-        for t, value in enumerate(k.fold(0, ho, zeros, line)):
-            dw.store(dw.load(t * o + start, lanes) + value, t * o + start)
+    The taps of one of the result's channels stay in registers, over all windows of an image.
+    """
 
-    def run(begin: Int, end: Int) -> None:
-        if not site.accumulate:
-            fill(k, dw, o * kh * kw * c, 0.0)
-        with k.range(0, concrete(node.inputs[1].shape, site.rows)[0]) as n:
-            for start, lanes in lanes_of(o, host().lanes):
-                image(n, start, lanes)
+    def __init__(self, product: Product) -> None:
+        node, self.site = product.node, product.site
+        self.k = product.k
+        self.x, self.g, self.winner = product.operands
+        (self.dw,) = self.site.results
+        self.o, self.kh, self.kw, self.c = node.shape
+        _, self.h, self.wide, _ = node.inputs[0].shape
+        self.windows = Windows(self.k, node, node.inputs[1].shape, self.wide, self.c)
+        self.images = concrete(node.inputs[1].shape, self.site.rows)[0]
 
-    return Work(1, run)
+    def run(self, begin: Int, end: Int) -> None:
+        """All of dw, image by image."""
+        if not self.site.accumulate:
+            fill(self.k, self.dw, self.o * self.kh * self.kw * self.c, 0.0)
+        with self.k.range(0, self.images) as n, self.k.range(0, self.o) as channel:
+            for start, lanes in lanes_of(self.c, host().lanes):
+                self._channel(n, channel, start, lanes)
 
-
-def _turned_weight_grad(product: Product) -> Work:
-    """For each channel of the result, its taps in registers, over all windows."""
-    k, node, site = product.k, product.node, product.site
-    x, g, winner = product.operands
-    (dw,) = site.results
-    o, kh, kw, c = node.shape
-    _, h, wide, _ = node.inputs[0].shape
-    windows = Windows(k, node, node.inputs[1].shape, wide, c)
-    taps = [(a * wide + b) * c for a in range(kh) for b in range(kw)]
-
-    def channel(n: Int, number: Int, start: int, lanes: int) -> None:
-        first = n * (windows.count * o) + number
-        image = x.at(n * (h * wide * c) + start)
+    def _channel(self, n: Int, channel: Int, start: int, lanes: int) -> None:
+        """An image's terms of dw[channel, :, :, start:start+lanes]."""
+        k = self.k
+        first = n * (self.windows.count * self.o) + channel
+        image = self.x.at(n * (self.h * self.wide * self.c) + start)
+        taps = [(a * self.wide + b) * self.c for a in range(self.kh) for b in range(self.kw)]
 
         def turn(gradient: Value, place: Value, sums: list[Value]) -> list[Value]:
             spread = k.splat(gradient, lanes)
@@ -142,19 +193,10 @@ def _turned_weight_grad(product: Product) -> Work:
             ]
 
         zeros = [k.constant(0.0, "float", lanes)] * len(taps)
-        sums = windows.each(g.at(first), winner.at(first), zeros, turn)
-        result = dw.at(number * (kh * kw * c) + start)
+        sums = self.windows.each(self.g.at(first), self.winner.at(first), zeros, turn)
+        result = self.dw.at(channel * (self.kh * self.kw * self.c) + start)
         for t, value in enumerate(sums):
-            result.store(result.load(t * c, lanes) + value, t * c)
-
-    def run(begin: Int, end: Int) -> None:
-        if not site.accumulate:
-            fill(k, dw, o * kh * kw * c, 0.0)
-        with k.range(0, concrete(node.inputs[1].shape, site.rows)[0]) as n, k.range(0, o) as number:
-            for start, lanes in lanes_of(c, host().lanes):
-                channel(n, number, start, lanes)
-
-    return Work(1, run)
+            result.store(result.load(t * self.c, lanes) + value, t * self.c)
 
 
 def plane_size(node: Node) -> tuple[int, int]:
@@ -170,69 +212,91 @@ def input_grad_scratch(node: Node) -> int:
 
 
 def emit_input_grad(product: Product) -> Work:
-    """pooled_input_grad: all that a window reaches is summed in registers, in a bordered plane.
+    """pooled_input_grad: shared out by images."""
+    images = concrete(product.node.shape, product.site.rows)[0]
+    return Work(images, InputGrad(product).run)
 
-    For each entry of the window, the channels that won there with a gradient that is not 0 (a ReLU
-    shuts some) are the bits of one integer, and a loop goes from bit to bit.
+
+class InputGrad:
+    """pooled_input_grad: dx [N,H,W,C] from g and winner [N,Ho,Wo,O] and weights [O,kh,kw,C].
+
+    All that a window reaches, `tall` by `across` positions, is summed in registers, and added to a
+    bordered plane [height,width,C], of which dx is the inside. For each entry of the window, the
+    channels that won there with a gradient that is not 0 (a ReLU shuts some) are the bits of one
+    integer, and a loop goes from bit to bit.
     """
-    k, node, site = product.k, product.node, product.site
-    g, winner, w = product.operands
-    o, kh, kw, c = node.inputs[2].shape
-    (ph, pw), (sh, sw) = node.attrs["pool"], node.attrs["pool_stride"]
-    _, h, wide, _ = node.shape
-    (p, q), (height, width) = node.attrs["padding"], plane_size(node)
-    _, ho, wo, _ = node.inputs[0].shape
-    plane = Array(k, site.room.base, "float", site.room.offset // 4)
-    across = pw + kw - 1
 
-    def entry(at: Int, number: int, sums: list[Value], start: int, lanes: int) -> list[Value]:
-        """The sums of the positions around one entry, with what its channels add."""
+    def __init__(self, product: Product) -> None:
+        node = product.node
+        self.k, self.product = product.k, product
+        self.g, self.winner, self.w = product.operands
+        self.o, self.kh, self.kw, self.c = node.inputs[2].shape
+        (self.ph, self.pw), self.stride = node.attrs["pool"], node.attrs["pool_stride"]
+        _, self.h, self.wide, _ = node.shape
+        self.padding, (self.height, self.width) = node.attrs["padding"], plane_size(node)
+        _, self.ho, self.wo, _ = node.inputs[0].shape
+        self.tall, self.across = self.ph + self.kh - 1, self.pw + self.kw - 1
+        self.plane = scratch(product)
 
-        def turn(channel: Value, sums: list[Value]) -> list[Value]:
-            taps, spread = (
-                w.at(channel * (kh * kw * c) + start),
-                k.splat(g.load(at + channel), lanes),
-            )
-            return [k.fma(spread, taps.load(t * c, lanes), s) for t, s in enumerate(sums)]
+    def run(self, begin: Int, end: Int) -> None:
+        """Images from begin to end."""
+        with self.k.range(begin, end) as n:
+            fill(self.k, self.plane, self.height * self.width * self.c, 0.0)
+            self._image(n)
+            self._crop(n)
 
-        for first, count in lanes_of(o, BITS_HELD):
-            bits = won(k, g.at(at + first), winner.at(at + first), count, number)
-            sums = each_bit(k, bits, sums, lambda i, v, first=first: turn(i + first, v))
-        return sums
+    def _image(self, n: Int) -> None:
+        """Adds all windows of an image to the plane."""
+        (sh, sw), o = self.stride, self.o
+        with self.k.range(0, self.ho) as y, self.k.range(0, self.wo) as x:
+            at = n * (self.ho * self.wo * o) + y * (self.wo * o) + x * o
+            corner = y * (sh * self.width * self.c) + x * (sw * self.c)
+            for start, lanes in lanes_of(self.c, host().lanes):
+                self._window(at, corner, start, lanes)
 
-    def window(at: Int, corner: Int, start: int, lanes: int) -> None:
-        spots = [(i * width + j) * c + start for i in range(ph + kh - 1) for j in range(across)]
-        sums = [plane.load(corner + s, lanes) for s in spots]
-        for number in range(ph * pw):
-            y, x = divmod(number, pw)
-            around = [(y + i) * across + x + j for i in range(kh) for j in range(kw)]
-            after = entry(at, number, [sums[s] for s in around], start, lanes)
+    def _window(self, at: Int, corner: Int, start: int, lanes: int) -> None:
+        """Adds the window at `at` of g to the plane from `corner` on, channels from `start` on."""
+        places = [
+            (i * self.width + j) * self.c + start
+            for i in range(self.tall)
+            for j in range(self.across)
+        ]
+        sums = [self.plane.load(corner + place, lanes) for place in places]
+        for number in range(self.ph * self.pw):
+            y, x = divmod(number, self.pw)
+            lines = [(y + i) * self.across + x for i in range(self.kh)]
+            around = [line + j for line in lines for j in range(self.kw)]
+            after = self._entry(at, number, [sums[s] for s in around], start, lanes)
             for s, value in zip(around, after, strict=True):
                 sums[s] = value
-        for s, value in zip(spots, sums, strict=True):
-            plane.store(value, corner + s)
+        for place, value in zip(places, sums, strict=True):
+            self.plane.store(value, corner + place)
 
-    def image(n: Int) -> None:
-        with k.range(0, ho) as y, k.range(0, wo) as x:
-            at = n * (ho * wo * o) + y * (wo * o) + x * o
-            corner = y * (sh * width * c) + x * (sw * c)
-            for start, lanes in lanes_of(c, host().lanes):
-                window(at, corner, start, lanes)
+    def _entry(
+        self, at: Int, number: int, sums: list[Value], start: int, lanes: int
+    ) -> list[Value]:
+        """The sums of the kh * kw positions around an entry, with what its channels add."""
+        k, taps = self.k, self.kh * self.kw * self.c
 
-    def crop(n: Int) -> None:
-        with k.range(0, h) as y, k.range(0, wide) as x:
-            inside = (y + p) * (width * c) + (x + q) * c
-            for start, lanes in lanes_of(c, host().lanes):
-                first = n * (h * wide) + y * wide + x
-                product.write(first, start, c, plane.load(inside + start, lanes))
+        def turn(channel: Value, sums: list[Value]) -> list[Value]:
+            w = self.w.at(channel * taps + start)
+            spread = k.splat(self.g.load(at + channel), lanes)
+            return [k.fma(spread, w.load(t * self.c, lanes), s) for t, s in enumerate(sums)]
 
-    def run(begin: Int, end: Int) -> None:
-        with k.range(begin, end) as n:
-            fill(k, plane, height * width * c, 0.0)
-            image(n)
-            crop(n)
+        for first, count in lanes_of(self.o, BITS_HELD):
+            bits = won(k, self.g.at(at + first), self.winner.at(at + first), count, number)
+            sums = each_bit(k, bits, sums, turn, first)
+        return sums
 
-    return Work(concrete(node.shape, site.rows)[0], run)
+    def _crop(self, n: Int) -> None:
+        """The plane without its border, as the image's gradient."""
+        p, q = self.padding
+        with self.k.range(0, self.h) as y, self.k.range(0, self.wide) as x:
+            inside = (y + p) * (self.width * self.c) + (x + q) * self.c
+            for start, lanes in lanes_of(self.c, host().lanes):
+                first = n * (self.h * self.wide) + y * self.wide + x
+                value = self.plane.load(inside + start, lanes)
+                self.product.write(first, start, self.c, value)
 
 
 def won(k: Function, g: Array, winner: Array, count: int, entry: int) -> Value:
@@ -248,14 +312,18 @@ def won(k: Function, g: Array, winner: Array, count: int, entry: int) -> Value:
 
 
 def each_bit(
-    k: Function, bits: Value, values: list[Value], turn: Callable[[Value, list[Value]], list[Value]]
+    k: Function,
+    bits: Value,
+    values: list[Value],
+    turn: Callable[[Value, list[Value]], list[Value]],
+    first: int = 0,
 ) -> list[Value]:
-    """turn(i, values) for each bit i that is set, from the lowest."""
+    """turn(first + i, values) for each bit i that is set, from the lowest."""
 
     def step(carried: list[Value]) -> list[Value]:
         left, *rest = carried
         others = left & k.binary("add", left, k.constant(-1, "i64"))
-        return [others, *turn(k.lowest_bit(left), rest)]
+        return [others, *turn(k.lowest_bit(left) + first, rest)]
 
     return k.fold_while([bits, *values], lambda v: k.compare("ne", v[0], 0), step)[1:]
 

@@ -6,19 +6,21 @@ A block of tiles goes through all three: its transformed elements and products s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from ...ir import Node
 from ...ir.ops.winograd import A_T, B_T, G
-from .contract import Loop, blocking, contract, over_rows
+from .contract import Lanes, Loop, blocking, contract, over_columns, over_rows
 from .dsl import Array, Value
 from .jit import host
 from .movers import concrete
-from .products import Product
+from .products import Product, scratch
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
-TILES = 14  # tiles of a block, if lines of tiles are no longer
+TILES = 14  # of a block, if a line of tiles is no longer: at 64 channels they fill 114 KB of L2
+ELEMENTS = 16  # of a transformed tile, 4 x 4: as many products of matrices
 
 
 def tile_lines(node: Node) -> tuple[int, int]:
@@ -28,10 +30,10 @@ def tile_lines(node: Node) -> tuple[int, int]:
     return max(1, min(h // 2, TILES // across)), across
 
 
-def scratch(node: Node) -> int:
+def scratch_bytes(node: Node) -> int:
     """Bytes of a block's transformed elements and products."""
     lines, across = tile_lines(node)
-    return 4 * 16 * lines * across * (node.inputs[0].shape[3] + node.shape[3])
+    return 4 * ELEMENTS * lines * across * (node.inputs[0].shape[3] + node.shape[3])
 
 
 def emit_weights(site: Site) -> Work:
@@ -43,95 +45,111 @@ def emit_weights(site: Site) -> Work:
         with k.range(begin, end) as channel:
             for start, lanes in lanes_of(o, host().lanes):
                 at = channel * o + start
-                taps = [
-                    [w.load(at + (i * 3 + j) * c * o, lanes) for j in range(3)] for i in range(3)
-                ]
-                for i, row in enumerate(both_sides(G.tolist(), taps)):
-                    for j, value in enumerate(row):
-                        u.store(value, at + (i * 4 + j) * c * o)
+                taps = square(w, at, (3 * c * o, c * o), lanes, 3)
+                for e, value in enumerate(itertools.chain(*both_sides(G.tolist(), taps))):
+                    u.store(value, at + e * c * o)
 
     return Work(c, run)
 
 
 def emit_conv2d(product: Product) -> Work:
-    """winograd_conv2d, block by block."""
-    k, node, site = product.k, product.node, product.site
-    x, u = product.operands
-    _, h, wide, c = node.inputs[0].shape
-    _, ho, wo, o = node.shape
-    lines, across = tile_lines(node)
-    most = lines * across
-    elements = Array(k, site.room.base, "float", site.room.offset // 4)
-    products = elements.at(16 * most * c)
+    """winograd_conv2d: shared out by images."""
+    images = concrete(product.node.shape, product.site.rows)[0]
+    return Work(images, Winograd(product).run)
 
-    def transform(image: Int, y: Int, count: int) -> None:
-        """The elements of `count` lines of tiles from line y on: [16, tiles, C]."""
-        with k.range(0, count) as line, k.range(0, across) as q:
-            corner = image + (y + line) * (2 * wide * c) + q * (2 * c)
+
+class Winograd:
+    """winograd_conv2d of x [N,H,W,C] with u [4,4,C,O]: y [N,Ho,Wo,O], block by block of tiles.
+
+    Scratch holds a block's `elements` [16,tiles,C] and `products` [16,tiles,O], with room for
+    `most` tiles: `lines` lines of `across` tiles each.
+    """
+
+    def __init__(self, product: Product) -> None:
+        node = product.node
+        self.k, self.product = product.k, product
+        self.x, self.u = product.operands
+        _, self.h, self.wide, self.c = node.inputs[0].shape
+        _, self.ho, self.wo, self.o = node.shape
+        self.lines, self.across = tile_lines(node)
+        self.most = self.lines * self.across
+        self.elements = scratch(product)
+        self.products = self.elements.at(ELEMENTS * self.most * self.c)
+
+    def run(self, begin: Int, end: Int) -> None:
+        """Images from begin to end."""
+        with self.k.range(begin, end) as n:
+
+            def block(y: Int, count: int) -> None:
+                self._transform(n, y, count)
+                self._multiply(count * self.across)
+                self._finish(n, y, count)
+
+            over_rows(self.k, 0, self.ho // 2, self.lines, block)
+
+    def _transform(self, n: Int, y: Int, count: int) -> None:
+        """The elements of `count` lines of tiles from line y on."""
+        k, c, wide = self.k, self.c, self.wide * self.c
+        image = n * (self.h * wide)
+        with k.range(0, count) as line, k.range(0, self.across) as q:
+            corner = image + (y + line) * (2 * wide) + q * (2 * c)
             for start, lanes in lanes_of(c, host().lanes):
-                seen = [
-                    [x.load(corner + ((i * wide + j) * c + start), lanes) for j in range(4)]
-                    for i in range(4)
-                ]
-                to = line * (across * c) + q * c + start
-                for i, row in enumerate(both_sides(B_T.tolist(), seen)):
-                    for j, value in enumerate(row):
-                        elements.store(value, to + (i * 4 + j) * most * c)
+                seen = square(self.x, corner + start, (wide, c), lanes)
+                to = line * (self.across * c) + q * c + start
+                for e, value in enumerate(itertools.chain(*both_sides(B_T.tolist(), seen))):
+                    self.elements.store(value, to + e * self.most * c)
 
-    def multiply(tiles: int) -> None:
-        """16 products [tiles, C] by [C, O]."""
-        vectors = -(-o // host().lanes)
-        p_block, v_block = blocking(tiles, vectors, True)
-        columns = v_block * host().lanes
-        whole = o // columns * columns
+    def _multiply(self, tiles: int) -> None:
+        """16 products [tiles,C] by [C,O]."""
+        block_rows, v = blocking(tiles, -(-self.o // host().lanes), True)
+        with self.k.range(0, ELEMENTS) as e:
 
-        def stripe(e: Int, column: Int, lanes: Sequence[tuple[int, int]]) -> None:
-            def block(t: Int, count: int) -> None:
-                a, b = elements.at(e * (most * c) + t * c), u.at(e * (c * o) + column)
-                offsets = [p * c for p in range(count)]
-                values = contract(k, a, b, [Loop(c, 1, o)], offsets, lanes)
-                for p, row in enumerate(values):
-                    for (at, _), value in zip(lanes, row, strict=True):
-                        products.store(value, e * (most * o) + (t + p) * o + column + at)
+            def stripe(column: Int, lanes: Lanes) -> None:
+                def block(tile: Int, count: int) -> None:
+                    self._product(e, tile, count, column, lanes)
 
-            over_rows(k, 0, tiles, p_block, block)
+                over_rows(self.k, 0, tiles, block_rows, block)
 
-        with k.range(0, 16) as e:
-            if whole:
-                with k.range(0, whole, columns) as column:
-                    stripe(e, column, lanes_of(columns, host().lanes))
-            if o > whole:
-                stripe(e, whole, lanes_of(o - whole, host().lanes))
+            over_columns(self.k, self.o, v * host().lanes, stripe)
 
-    def finish(n: Int, y: Int, count: int) -> None:
-        """The results of those tiles, pooled if there is a pool."""
-        with k.range(0, count) as line, k.range(0, across) as q:
-            for start, lanes in lanes_of(o, host().lanes):
-                at = line * (across * o) + q * o + start
-                found = [
-                    [products.load(at + (i * 4 + j) * most * o, lanes) for j in range(4)]
-                    for i in range(4)
-                ]
-                results = both_sides(A_T.tolist(), found)
-                first = n * (ho * wo) + (y + line) * (2 * wo) + q * 2
-                entries = [(first + (i * wo + j), results[i][j]) for i in (0, 1) for j in (0, 1)]
-                if product.pool is not None:
-                    window = n * (ho * wo // 4) + (y + line) * across + q
-                    product.write_window(window, start, o, entries)
-                    continue
-                for leading, value in entries:
-                    product.write(leading, start, o, value)
+    def _product(self, e: Int, tile: Int, count: int, column: Int, lanes: Lanes) -> None:
+        """Rows from `tile` on of the e-th product, at some columns."""
+        c, o, most = self.c, self.o, self.most
+        a, b = self.elements.at(e * (most * c) + tile * c), self.u.at(e * (c * o) + column)
+        offsets = [p * c for p in range(count)]
+        values = contract(self.k, a, b, [Loop(c, 1, o)], offsets, lanes)
+        for p, row in enumerate(values):
+            for (at, _), value in zip(lanes, row, strict=True):
+                self.products.store(value, e * (most * o) + (tile + p) * o + column + at)
 
-    def block(n: Int, y: Int, count: int) -> None:
-        transform(n * (h * wide * c), y, count)
-        multiply(count * across)
-        finish(n, y, count)
+    def _finish(self, n: Int, y: Int, count: int) -> None:
+        """The results of those tiles."""
+        with self.k.range(0, count) as line, self.k.range(0, self.across) as q:
+            for start, lanes in lanes_of(self.o, host().lanes):
+                self._tile(n, y, line, q, start, lanes)
 
-    def run(begin: Int, end: Int) -> None:
-        with k.range(begin, end) as n:
-            over_rows(k, 0, ho // 2, lines, lambda y, count: block(n, y, count))
+    def _tile(self, n: Int, y: Int, line: Int, q: Int, start: int, lanes: int) -> None:
+        """The 2 x 2 results of tile q of a block's line, pooled if there is a pool."""
+        o, wo = self.o, self.wo
+        at = line * (self.across * o) + q * o + start
+        found = square(self.products, at, (4 * self.most * o, self.most * o), lanes)
+        results = both_sides(A_T.tolist(), found)
+        first = n * (self.ho * wo) + (y + line) * (2 * wo) + q * 2
+        entries = [(first + (i * wo + j), results[i][j]) for i in (0, 1) for j in (0, 1)]
+        if self.product.pool is not None:
+            window = n * (self.ho * wo // 4) + (y + line) * self.across + q
+            self.product.write_window(window, start, o, entries)
+            return
+        for leading, value in entries:
+            self.product.write(leading, start, o, value)
 
-    return Work(concrete(node.shape, site.rows)[0], run)
+
+def square(
+    array: Array, at: Int, steps: tuple[int, int], lanes: int, size: int = 4
+) -> list[list[Value]]:
+    """size x size vectors of an array, (from line to line, from one to the next) apart."""
+    offsets = [[i * steps[0] + j * steps[1] for j in range(size)] for i in range(size)]
+    return [[array.load(at + offset, lanes) for offset in line] for line in offsets]
 
 
 def both_sides(matrix: Sequence[Sequence[float]], x: list[list[Value]]) -> list[list[Value]]:
