@@ -107,6 +107,19 @@ def test_any_number_of_threads_gives_the_same_bits_as_one(name: str) -> None:
             assert everything(exe) == expected, f"{threads} threads, run {run}"
 
 
+@pytest.mark.parametrize("name", ["cnn", "batch norm", "same padding"])
+def test_a_thousand_steps_are_the_same_to_the_last_bit(name: str) -> None:
+    """A worker that did not wait for another would be seen in one of them."""
+    states = []
+    for threads in (1, 2, 3):
+        exe = native(MODELS[name](), 6, threads)
+        x, y = data(exe, 6 * 50 - 1, seed=11)
+        history = exe.fit(x, y, epochs=20)
+        assert np.isfinite(history.loss).all()
+        states.append((history.loss, stored(exe)))
+    assert states[0] == states[1] == states[2]
+
+
 @pytest.mark.parametrize("seed", RANDOM)
 def test_any_number_of_threads_gives_the_same_bits_for_random_models(seed: int) -> None:
     size = 1 + seed % 13

@@ -201,7 +201,7 @@ def blocking(
         columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
         cost = sum(_cycles(r * unit, c) * n for n, r in blocks for c in columns)
         cost *= -(-len(columns) // shares) * shares / len(columns)
-        cost *= 1.0 + 0.01 * len(blocks)  # of equals the one with less code
+        cost *= 1.0 + 0.02 * len(blocks) * len(set(columns))  # code takes time to compile
         if cost < least - 1e-9:  # a difference that is no rounding
             best, least = (p, v), cost
     return best

@@ -139,15 +139,12 @@ def _blocked(site: Site, x_strides: Sequence[int]) -> Work:
     assert isinstance(a, int)
 
     def turn(x_at: Int, y_at: Int, rows: int, columns: int) -> None:
-        """`rows` rows of x by `columns` columns of it."""
+        """`rows` rows of x by `columns` columns of it; a square is filled up with anything."""
         lines = [x.load(x_at + r * x_strides[-1], columns) for r in range(rows)]
-        if rows == columns == width:
-            for c, line in enumerate(turned(k, lines)):
-                y.store(line, y_at + c * a)
-            return
-        for c in range(columns):
-            for r in range(rows):
-                y.store(k.extract(lines[r], c), y_at + c * a + r)
+        wide = [widened(k, line, width) for line in lines]
+        filled = wide + wide[:1] * (width - rows)
+        for c, line in enumerate(turned(k, filled)[:columns]):
+            y.store(line if rows == width else k.shuffle(line, line, range(rows)), y_at + c * a)
 
     def panel(x_at: Int, y_at: Int, column: Int, columns: int) -> None:
         whole = a // width * width
@@ -187,6 +184,11 @@ def _blocked(site: Site, x_strides: Sequence[int]) -> Work:
     if not isinstance(b, int):
         return _copy(site, x_strides)
     return Work(b, run, width)
+
+
+def widened(k: Function, x: Value, lanes: int) -> Value:
+    """A vector of so many lanes, of which those that x has not may be anything."""
+    return x if x.lanes == lanes else k.shuffle(x, x, [i % x.lanes for i in range(lanes)])
 
 
 def turned(k: Function, lines: Sequence[Value]) -> list[Value]:

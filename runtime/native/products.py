@@ -16,6 +16,7 @@ from .pools import better
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
+UPDATED = 16  # vectors of a block that an update then reads and writes: few, its code is long
 LINE = 8  # vectors of a line that an update goes through together
 SHARES = 4  # workers among which columns of blocks should divide without a rest
 DOTS = 4  # rows of either operand of a block of dot products: 16 sums, enough to hide their latency
@@ -132,7 +133,7 @@ class Matmul:
         self.block_rows, v = blocking(most, vectors, exact, shares=shares)
         if _large_operands(self.product) > 1:  # an update: whole lines of all it reads and writes
             v = min(LINE, vectors)
-            self.block_rows = max(1, (host().registers - 1 - v) // v)
+            self.block_rows = max(1, UPDATED // v)
         self.columns = v * host().lanes
 
     def work(self) -> Work:
