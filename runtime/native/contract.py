@@ -10,10 +10,10 @@ lie side by side; in a weight gradient p is a tap of a channel, and the loops ru
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 
 from .dsl import Array, Function, Value
 from .jit import host
@@ -168,12 +168,12 @@ def stencil(
     held = [[b.load(t * b_step + at, n) for at, n in lanes] for t in range(len(taps))]
     sums: list[list[Value | None]] = [[None] * len(lanes) for _ in places]
     uses: dict[int, list[tuple[int, int]]] = {}  # of an element of a: (place, tap)
-    for (p, place), (t, tap) in product(enumerate(places), enumerate(taps)):
+    for (p, place), (t, tap) in itertools.product(enumerate(places), enumerate(taps)):
         uses.setdefault(place + tap, []).append((p, t))
     for offset in sorted(uses):
         x = a.load(offset)
         spread = {n: k.splat(x, n) for n in {n for _, n in lanes}}
-        for (p, t), (v, (_, n)) in product(uses[offset], enumerate(lanes)):
+        for (p, t), (v, (_, n)) in itertools.product(uses[offset], enumerate(lanes)):
             before = sums[p][v]
             term = spread[n], held[t][v]
             sums[p][v] = term[0] * term[1] if before is None else k.fma(*term, before)
@@ -192,7 +192,7 @@ def blocking(
     `unit` accumulators a vector. Columns of blocks should divide among `shares` workers.
     """
     best, least = (1, 1), float("inf")
-    for v, p in product(
+    for v, p in itertools.product(
         range(1, min(vectors, MOST_VECTORS) + 1), range(1, min(rows, MOST_ROWS) + 1)
     ):
         if (p, v) != (1, 1) and not _fits(p * unit, v):
