@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="gemmc", description="A graph compiler that trains small networks on the CPU's BLAS."
+        prog="gemmc", description="A graph compiler that trains small networks on the CPU."
     )
     parser.add_argument("--version", action="version", version=f"gemmc {version('gemmc')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="of data, split, weights and order")
     train.add_argument("--runtime", choices=RUNTIMES, default="auto")
     train.add_argument(
-        "--threads", type=int, help="of BLAS; default: 1 for small products, else its own choice"
+        "--threads", type=int, help="most workers; default: all cores, 1 for small models"
     )
     train.add_argument("--subset", action="store_true", help="a small part of the data")
     train.add_argument("--save", metavar="FILE", help="write the trained model (safetensors)")

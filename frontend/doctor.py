@@ -13,7 +13,17 @@ from ..ir.environment import cache_folder, data_folder
 from ..runtime.library import Provider, provider, scipy_provider
 from .datasets import DEBIAN_FOLDER
 
-PACKAGES = ("gemmc", "numpy", "scipy", "networkx", "safetensors", "tqdm", "matplotlib", "torch")
+PACKAGES = (
+    "gemmc",
+    "numpy",
+    "scipy",
+    "llvmlite",
+    "networkx",
+    "safetensors",
+    "tqdm",
+    "matplotlib",
+    "torch",
+)
 # By make: the variable that chooses its kernels, and those that limit its threads. BLIS runs one
 # thread unless a variable says more, so none of its holds a machine back.
 VARIABLES: dict[str, tuple[str, tuple[str, ...]]] = {

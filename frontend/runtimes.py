@@ -131,7 +131,7 @@ def choose(runtime: str, dtype: str, tune: Tune) -> Runtime:
         raise CompileError(f"tune: got {tune!r}, expected True, False, or the choices of another")
     if tune and runtime in ("blas", "reference"):
         raise CompileError(
-            f'tune: got True: the {runtime} runtime has nothing to tune, use runtime="native"'
+            f'tune: got {tune!r}: the {runtime} runtime has nothing to tune, use runtime="native"'
         )
     if runtime == "auto":
         return NativeRuntime(tune) if _llvm_works() else BlasRuntime()

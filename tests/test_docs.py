@@ -54,6 +54,11 @@ def test_the_guides_programs_run(
     assert last < first
 
 
+def test_the_programs_of_the_native_runtimes_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(_python("docs/native.md"), {})
+    assert "for " in capsys.readouterr().out  # a listing of loops
+
+
 def test_the_guide_lists_all_ops() -> None:
     text = (ROOT / "docs" / "guide.md").read_text()
     listed = re.search(r"`gemmc.ops` has `([\w\s]+)`", text)
