@@ -49,7 +49,7 @@ class Machine:
         for name, address in symbols:
             llvm.add_symbol(name, address)
         self.target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=host().cpu, features=host().features, opt=2, jit=True
+            cpu=host().cpu, features=host().features, opt=1, jit=True
         )
         self.module = llvm.parse_assembly(text)
         self.module.triple = host().triple
