@@ -15,7 +15,7 @@ from ..library import Provider
 from .dsl import Array, Function, Value
 from .jit import Machine
 from .movers import concrete, strided, strides
-from .products import _times_rows
+from .products import times_rows
 from .site import Int, Site, Work
 
 SPLIT = 128  # rows or columns of a result that one call makes: enough for BLAS to be at its best
@@ -96,7 +96,7 @@ def emit_matmul(site: Site) -> Work:
     (a, b), (y,) = site.operands, site.results
     if node.attrs["transpose_a"]:
         return _over_rows(site, a, b, y)
-    rows, inner = _times_rows(node.shape[:-1], site.rows)
+    rows, inner = times_rows(node.shape[:-1], site.rows)
     count: Int = rows * inner
     width, depth = node.shape[-1], node.inputs[0].shape[-1]
     flip = bool(node.attrs["transpose_b"])
@@ -139,7 +139,7 @@ def _calls(site: Site, extent: Int, most: int, call: Callable[[Int, Int], None])
 def _over_rows(site: Site, a: Array, b: Array, y: Array) -> Work:
     """A product that sums over rows: split by columns of its left operand."""
     k, node = site.k, site.node
-    rows, inner = _times_rows(node.inputs[0].shape[:-1], site.rows)
+    rows, inner = times_rows(node.inputs[0].shape[:-1], site.rows)
     left, width = node.shape
     beta = 1.0 if site.accumulate else 0.0
 

@@ -58,7 +58,8 @@ def _same_memory(a: Buffer, b: Buffer) -> bool:
 
 def meetings(calls: Sequence[Call]) -> list[bool]:
     """Before which calls the workers have to meet."""
-    found, since = [], []
+    found: list[bool] = []
+    since: list[Call] = []
     for call in calls:
         meet = any(call.waits_for(earlier) for earlier in since)
         since = [call] if meet else [*since, call]

@@ -114,11 +114,11 @@ class Matmul:
         self.a, self.b = product.operands
         self.rows: Int
         if node.attrs["transpose_a"]:
-            n, inner = _times_rows(node.inputs[0].shape[:-1], site.rows)
+            n, inner = times_rows(node.inputs[0].shape[:-1], site.rows)
             left, self.width = node.shape
             self.rows, self.row_step, self.terms = left, 1, Loop(n * inner, left, self.width)
         else:
-            n, inner = _times_rows(node.shape[:-1], site.rows)
+            n, inner = times_rows(node.shape[:-1], site.rows)
             depth, self.width = node.inputs[1].shape
             self.rows, self.row_step, self.terms = n * inner, depth, Loop(depth, 1, self.width)
         self._choose_blocks(self.rows if isinstance(self.rows, int) else site.most * inner)
@@ -215,7 +215,7 @@ def _large_operands(product: Product) -> int:
     return sum(x.shape == product.node.shape for x in body.inputs) if body is not None else 0
 
 
-def _times_rows(leading: Sequence, rows: Int) -> tuple[Int, int]:
+def times_rows(leading: Sequence, rows: Int) -> tuple[Int, int]:
     """Leading axes as (rows, what they are multiplied by); (1, n) where there is no N."""
     rowed = bool(leading) and not isinstance(leading[0], int)
     return (rows, math.prod(leading[1:])) if rowed else (1, math.prod(leading))
@@ -231,7 +231,7 @@ class Dots:
         node, site = product.node, product.site
         self.k, self.product = product.k, product
         self.a, self.b = product.operands
-        self.rows, self.inner = _times_rows(node.shape[:-1], site.rows)
+        self.rows, self.inner = times_rows(node.shape[:-1], site.rows)
         self.width, self.depth = node.inputs[1].shape
         self.block_rows = min(DOTS, max(1, site.most * self.inner))
 
