@@ -80,11 +80,13 @@ def a_cpu_without(monkeypatch: pytest.MonkeyPatch, *prefixes: str) -> Iterator[N
     features = llvm.get_host_cpu_features()
     for name in features:
         features[name] &= not name.startswith(prefixes)
-    with monkeypatch.context() as patched:
-        patched.setattr(llvm, "get_host_cpu_features", lambda: features)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(llvm, "get_host_cpu_features", lambda: features)
+            _forget()
+            yield
+    finally:
         _forget()
-        yield
-    _forget()
 
 
 def _forget() -> None:

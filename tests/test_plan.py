@@ -201,7 +201,7 @@ def test_a_training_step_allocates_nothing_that_stays_and_little_that_goes(
     given, wanted = exe.checked("x", x, "y", y)
     order = np.arange(batch_size)
     exe.step(given, wanted, order)
-    sizes = np.zeros((100, 2), np.int64)  # what is kept is kept here
+    sizes = np.zeros((150, 2), np.int64)  # what is kept is kept here
     gc.collect()
     tracemalloc.start()
     try:
@@ -211,8 +211,9 @@ def test_a_training_step_allocates_nothing_that_stays_and_little_that_goes(
             sizes[i] = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    after, peak = sizes[-20:].T  # the first 40 steps still fill NumPy's own caches
-    assert len(set(after)) == 1, after
+    after, peak = sizes[-100:].T  # the first 40 steps still fill NumPy's own caches
+    least = 16 * len(after)  # bytes, if each step left the smallest object there is behind
+    assert after[-1] - after[0] < least, after
     assert max(peak) - after[0] <= 128 * 1024
 
 

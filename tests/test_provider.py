@@ -147,7 +147,7 @@ def test_on_a_mac_it_is_accelerate_where_scipy_brings_openblas(
 
 @pytest.mark.parametrize("path", INSTALLED, ids=str)
 def test_installed_libraries_multiply_and_limit_their_threads(path: Path) -> None:
-    """Each in a process of its own: OpenBLAS waits for ever for threads that PyTorch's OpenMP denies.
+    """Each in a process of its own: OpenBLAS waits for ever for threads PyTorch's OpenMP denies.
 
     Besides, of two libraries with one soname the second would bring nothing of its own.
     """

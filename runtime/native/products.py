@@ -195,7 +195,7 @@ def scratch(product: Product) -> Array:
 def panel_bytes(node: Node, rows: int) -> int:
     """Scratch for a matmul whose right operand's columns are copied together, block by block.
 
-    That pays where the operand is wider than PANEL_WIDTH columns and larger than PANEL_BYTES, and has
+    That pays where the operand is wider than PANEL_WIDTH and larger than PANEL_BYTES, and has
     rows enough on its left: 0 elsewhere.
     """
     if node.op != "matmul" or node.attrs["transpose_b"]:

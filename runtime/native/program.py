@@ -142,8 +142,8 @@ def _add_totals(m: Module, loop: Loop) -> None:
         parts = [partial_sum(m, k, value, buffer, s) for s in range(m.plan.shards)]
         share(k, _total(k, total, parts, value.type.size(1)), m.workers)
     m.functions.append(k)
-    totals, parts = [v.buffer for v, _ in loop.partials], [b for _, b in loop.partials]
-    m.calls.append(Call(k.name, m.workers == 1, None, (parts, totals)))
+    totals, partials = [v.buffer for v, _ in loop.partials], [b for _, b in loop.partials]
+    m.calls.append(Call(k.name, m.workers == 1, None, (partials, totals)))
 
 
 def _total(k: Function, total: Array, parts: Sequence[Array], size: int) -> Work:
