@@ -1,0 +1,198 @@
+"""Products and convolutions of the native runtime in every form, over odd sizes: `kernel_cases`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from kernel_cases import HOST, TARGETS, Cases, check, conv_case, conv_cases, subsets
+from native_running import a_cpu_without, whole_numbers
+from running import compile_program
+
+from gemmc.ir import Builder, Graph, interpret
+from gemmc.ir.types import N
+from gemmc.passes.forms import FORMS
+from gemmc.passes.pipeline import Program, run_passes
+from gemmc.passes.target import Target
+from gemmc.runtime.native.jit import host
+from gemmc.runtime.native.target import native_target
+
+PRODUCTS = [replace(HOST, products=how) for how in ("loops", "blas")]
+each_product = pytest.mark.parametrize("target", PRODUCTS, ids=["loops", "blas"])
+each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+
+
+@each_target
+@pytest.mark.parametrize(
+    ("most", "rows", "size"), [(1, (1,), 17), (5, (1, 4, 5), 15), (65, (64, 65), 7)]
+)
+def test_convolutions_and_their_gradients(
+    target: Target, most: int, rows: Sequence[int], size: int
+) -> None:
+    seed = most
+    print(f"seed {seed}")
+    s = Cases(seed)
+    channels = [(1, 1), (1, 70), (3, 16), (s.pick(2, 40), 1), (s.pick(2, 70), s.pick(2, 70))]
+    for some in channels:
+        conv_case(s, some, 7, size)
+    same = (3, 3), (1, 1), (1, 1)  # what Winograd's form is for, where the size is even
+    conv_cases(s, (s.pick(1, 40), s.pick(1, 40)), *same, (2 * s.pick(1, 4), 2 * s.pick(1, 4)))
+    conv_cases(s, (17, s.pick(16, 35)), *same, (8, s.pick(2, 7)))
+    check(s.graph(), most, rows, target)
+
+
+AVX512, AVX = ("avx512", "avx10", "amx"), ("avx", "amx", "fma", "xop", "f16c", "vaes", "vpclmul")
+
+
+@pytest.mark.parametrize(("lacking", "lanes"), [(AVX512, 8), (AVX, 4)], ids=["AVX2", "SSE2"])
+def test_kernels_for_cpus_with_shorter_vectors(
+    lacking: tuple[str, ...], lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not host().triple.startswith("x86_64") or host().lanes < lanes:
+        pytest.skip("vectors are no longer than those")
+    with a_cpu_without(monkeypatch, *lacking):
+        assert native_target().lanes == host().lanes == lanes
+        s = Cases(lanes)
+        for channels in ((1, 9), (20, 5), (8, 33)):
+            conv_case(s, channels, 4, 9)
+        matmul_cases(s, [(1, 9, 35), (3, 33, 7)])
+        for shape in ((N, 19), (N, 5, 33)):
+            x, y = s.input(*shape), s.input(shape[-1])
+            for axes in subsets(len(shape)):
+                s.output(f"{shape} over {axes}", s.b.sum(x, axes=axes))
+            wide = s.b.broadcast(y, shape=shape, axes=(len(shape) - 1,))
+            s.output(
+                f"{shape}", s.b.relu(s.b.add(x, wide)), s.b.cast(s.b.less(x, wide), dtype="f32")
+            )
+        pool = {"kernel": (2, 2), "stride": (2, 2)}
+        both = s.b.max_pool2d(s.input(N, 9, 6, 7), **pool)
+        s.output("pool", *(s.b.item(both, index=i) for i in (0, 1)))
+        check(s.graph(), 6, (1, 5, 6), replace(native_target(), cache_bytes=9000), threads=2)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_convolutions_shared_out_over_threads(threads: int) -> None:
+    s = Cases(threads)
+    for channels in ((1, 5), (20, 33)):
+        conv_case(s, channels, 4, 9)
+    for target in list(TARGETS.values())[:3]:
+        check(s.graph(), 7, (1, 2, 7), target, threads)
+
+
+def matmul_cases(s: Cases, sizes: Sequence[tuple[int, int, int]]) -> None:
+    """For each (leading, depth, width): by b, by b transposed, and summed over all rows."""
+    for inner, k, m in sizes:
+        middle = [(), (inner,), (inner, 2)][s.pick(0, 2)] if inner > 1 else ()
+        x, dy = s.input(N, *middle, k), s.input(N, *middle, m)
+        text = f"[N, {middle}, {k}] by [{k}, {m}]"
+        s.output(text, s.b.matmul(x, s.input(k, m)))
+        s.output(text, s.b.matmul(x, s.input(m, k), transpose_b=True))
+        s.output(text, s.b.matmul(x, dy, transpose_a=True))
+        fixed, other = s.input(inner + 1, k), s.input(inner + 1, m)
+        s.output(f"[{inner + 1}, {k}]", s.b.matmul(fixed, s.input(k, m)))
+        s.output(f"[{inner + 1}, {k}]", s.b.matmul(fixed, s.input(m, k), transpose_b=True))
+        s.output(f"[{inner + 1}, {k}]", s.b.matmul(fixed, other, transpose_a=True))
+
+
+@each_product
+@pytest.mark.parametrize(("most", "rows"), [(1, (1,)), (7, (1, 6, 7)), (33, (32, 33)), (70, (70,))])
+def test_products_of_matrices(target: Target, most: int, rows: Sequence[int]) -> None:
+    seed = most
+    print(f"seed {seed}")
+    s = Cases(seed)
+    few = [(s.pick(1, 5), s.pick(1, 70), s.pick(1, 70)) for _ in range(3)]
+    matmul_cases(s, [(1, 1, 1), (2, 16, 1), (3, 1, 17), (1, 64, 48), *few])
+    check(s.graph(), most, rows, target)
+
+
+@each_product
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_of_larger_matrices_shared_out(target: Target, threads: int) -> None:
+    s = Cases(9)
+    matmul_cases(s, [(1, 300, 130), (1, 97, 515), (5, 33, 200)])
+    check(s.graph(), 67, (1, 3, 67), target, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_with_all_that_may_follow_them(threads: int) -> None:
+    """Biases, a ReLU, a residual, a column for each row, dropout: what `fuse` makes an epilogue."""
+    s, b = Cases(3), Builder()
+    s.b = b
+    seed, step = s.input(dtype="i64"), s.input(dtype="i64")
+    for k, m in ((5, 3), (17, 40), (64, 16)):
+        x, w, bias = s.input(N, k), s.input(k, m), s.input(m)
+        y = b.add(b.matmul(x, w), b.broadcast(bias, shape=(N, m), axes=(1,)))
+        column = b.broadcast(s.input(N), shape=(N, m), axes=(0,))
+        mask = b.dropout_mask(seed, step, shape=(N, m), p=0.5, key=m)  # scales by 2
+        s.output(f"{k} to {m}", b.relu(y))
+        s.output(f"{k} to {m}", b.mul(b.relu(b.add(y, s.input(N, m))), mask))
+        s.output(f"{k} to {m}", b.sub(b.matmul(s.input(N, k), w), column))
+        image, weight = s.input(N, 5, 6, 3), s.input(2, 3, 3, m)
+        z = b.conv2d(image, weight, layout="NHWC")
+        s.output(f"conv to {m}", b.relu(b.add(z, b.broadcast(bias, shape=z.shape, axes=(3,)))))
+        squared = b.matmul(x, x, transpose_a=True)
+        s.output(f"square of {k}", b.add(squared, s.input(k, k)))
+    check(s.graph(), 13, (1, 12, 13), TARGETS["loops"], threads)
+
+
+def conv_relu_pool(seed: int) -> tuple[Cases, tuple[str, ...]]:
+    """Convolutions with a ReLU and a pool behind them, and what to differentiate by."""
+    s, wrt, losses = Cases(seed), [], []
+    b = s.b
+    for c, o, kernel, pool, stride in (
+        *((1, 8, (3, 3), (2, 2), (2, 2)), (16, 9, (3, 3), (2, 2), (2, 2))),
+        *((17, 20, (2, 4), (3, 2), (3, 2)), (8, 33, (1, 1), (2, 2), (3, 3))),
+        *((9, 3, (3, 3), (3, 3), (2, 2)), (33, 16, (5, 5), (2, 3), (2, 3))),
+        *((2, 17, (3, 3), (2, 2), (2, 2)), (16, 32, (3, 3), (2, 2), (2, 2))),
+    ):
+        h, w = (8, 10) if o == 32 else s.pair(6, 11)
+        x, weight, bias = s.input(N, c, h, w), s.input(o, c, *kernel), s.input(o)
+        y = b.conv2d(x, weight, padding=(kernel[0] // 2, kernel[1] // 2))
+        y = b.add(y, b.broadcast(bias, shape=y.shape, axes=(1,)))
+        y = b.item(b.max_pool2d(b.relu(y), kernel=pool, stride=stride), index=0)
+        s.output(f"{c} to {o} channels, kernel {kernel}, pool {pool, stride}", y)
+        losses.append(b.sum(b.mul(y, s.input(*y.shape)), axes=(0, 1, 2, 3)))
+        wrt += [n.name for n in (x, weight, bias)]
+    loss = losses[0]
+    for one in losses[1:]:
+        loss = b.add(loss, one)
+    s.outputs["loss"] = loss
+    return s, tuple(wrt)
+
+
+@each_target
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
+    target: Target, threads: int
+) -> None:
+    """All forms that lower has for gradients through a pool; ties are frequent."""
+    seed = 17
+    print(f"seed {seed}")
+    s, wrt = conv_relu_pool(seed)
+    compiled = compile_program(Program(s.graph(), 6, wrt, target=target), threads)
+    differentiated = compiled.differentiated
+    for rows in (1, 5, 6):
+        arrays = whole_numbers(differentiated, rows, seed + rows, largest=2)
+        expected = interpret(differentiated, arrays, rows)
+        got = compiled.run(arrays, rows)
+        assert expected.keys() == got.keys()
+        for name, y in expected.items():
+            np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")
+
+
+def test_the_targets_above_reach_every_form_of_a_product() -> None:
+    s, wrt = conv_relu_pool(17)
+    s.output("products", s.b.matmul(s.input(N, 5), s.input(4, 5), transpose_b=True))
+    seen: set[str] = set()
+    for target in (*TARGETS.values(), *PRODUCTS):
+        seen |= forms_in(run_passes(Program(s.graph(), 6, wrt, target=target))["order"])
+    expected = {*FORMS, "shift_matmul", "shift_matmul_weight_grad"} - {"shift"}
+    assert expected <= seen, f"only {sorted(seen)}"
+
+
+def forms_in(graph: Graph) -> set[str]:
+    """The forms of a graph's products, and its ops."""
+    found = {n.op for n in graph.nodes} | {str(n.attrs.get("form")) for n in graph.nodes}
+    return found.union(*(forms_in(n.attrs["body"]) for n in graph.nodes if "body" in n.attrs))
