@@ -6,6 +6,7 @@ scope are made once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,8 @@ class Arithmetic:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.entries: list[tuple[int, str]] = []  # (depth, readable line)
-        self.declared: set[str] = set()
+        self.declared: set[str] = set()  # what stands before the functions of a module
+        self.uses: Counter[str] = Counter()  # of elementary functions
         self._count = 0
         self._scopes: list[dict[str, Value]] = [{}]
 
@@ -173,9 +175,10 @@ class Arithmetic:
         )
 
     def bits(self, x: Value) -> Value:
-        """A vector of i1 as one integer, lane 0 lowest."""
-        text = f"bitcast {x.type} {x.ref} to i{x.lanes}"
-        return self._emit(text, f"i{x.lanes}", 0, f"bits({show(x)})")
+        """A vector as one integer; of i1 lane 0 is the lowest bit, else as memory has them."""
+        width = x.lanes * BITS[x.scalar]
+        text = f"bitcast {x.type} {x.ref} to i{width}"
+        return self._emit(text, f"i{width}", 0, f"bits({show(x)})")
 
     def lowest_bit(self, x: Value) -> Value:
         """The number of the lowest bit that is set in an i64, which is not 0."""

@@ -11,7 +11,7 @@ lie side by side; in a weight gradient p is a tap of a channel, and the loops ru
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -180,24 +180,27 @@ def stencil(
     return [[value for value in row if value is not None] for row in sums]
 
 
+Cover = Callable[[int, int], Iterable[tuple[int, int]]]  # see `spans`
+
+
 @cache
 def blocking(
-    rows: int, vectors: int, exact: bool, unit: int = 1, shares: int = 1
+    rows: int, vectors: int, cover: Cover, unit: int = 1, shares: int = 1
 ) -> tuple[int, int]:
     """(rows, vectors) of a block of accumulators for so many of both.
 
     The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
-    block faster than its multiply-adds' latency. `exact` says that the rows are known, so that the
-    last block has just what is left; else what is left is done one by one. Each row stands for
-    `unit` accumulators a vector. Columns of blocks should divide among `shares` workers.
+    block faster than its multiply-adds' latency. `cover` says how blocks cover the rows: `spans`,
+    `with_singles` or `evenly`. Each row stands for `unit` accumulators a vector. Columns of blocks
+    should divide among `shares` workers.
     """
     best, least = (1, 1), float("inf")
     for v, p in itertools.product(
         range(1, min(vectors, MOST_VECTORS) + 1), range(1, min(rows, MOST_ROWS) + 1)
     ):
-        if (p, v) != (1, 1) and not _fits(p * unit, v):
+        blocks = list(cover(rows, p))
+        if not blocks or ((p, v) != (1, 1) and not _fits(p * unit, v)):
             continue
-        blocks = list(spans(rows, p) if exact else with_singles(rows, p))
         columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
         cost = sum(_cycles(r * unit, c) * n for n, r in blocks for c in columns)
         cost *= -(-len(columns) // shares) * shares / len(columns)
@@ -239,6 +242,12 @@ def with_singles(total: int, size: int) -> Iterator[tuple[int, int]]:
         yield total // size, size
     if total % size:
         yield total % size, 1
+
+
+def evenly(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(how many, size) of blocks that leave nothing over; none where some would be left."""
+    if total % size == 0:
+        yield total // size, size
 
 
 def over_rows(

@@ -181,9 +181,9 @@ class Convolution:
 
 def _windows(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[int, int], int]:
     """((lines, windows in a line), vectors) of a block; a window has `unit` positions."""
-    count, v = blocking(across, vectors, True, unit)
+    count, v = blocking(across, vectors, spans, unit)
     if count == across and across * unit * v < ENOUGH:
-        every, v = blocking(lines * across, vectors, True, unit)
+        every, v = blocking(lines * across, vectors, spans, unit)
         return (max(1, min(lines, every // across)), across), v
     return (1, count), v
 
@@ -226,7 +226,7 @@ class WeightGrad:
         self.run_length = self.c if self.apart else self.kw * self.c
         self.few = not self.apart and self.run_length <= FEW  # then all lines are blocked together
         rows = self.kh * self.run_length if self.few else self.run_length
-        self.block_rows, v = blocking(rows, -(-self.o // host().lanes), True)
+        self.block_rows, v = blocking(rows, -(-self.o // host().lanes), spans)
         self.columns = v * host().lanes
 
     def run(self, begin: Int, end: Int) -> None:

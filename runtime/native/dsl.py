@@ -113,6 +113,17 @@ class Function(Arithmetic):
         self.lines.append(f"  call void {target}({inside})")
         self.say(f"{target.lstrip('@')}({', '.join(map(show, args))})")
 
+    def outlined(self, name: str, body: Callable[[Value], Value], x: Value) -> Value:
+        """body(x), of x's own type, as a call: the function is made once for its name and lanes."""
+        whole = f"{name}.{x.lanes}" if x.lanes else name
+        callee = Function(whole, (("x", x.type),))
+        result = body(Value(callee, "%x", x.scalar, x.lanes))
+        code = "\n".join([*callee._entry, *callee.lines, f"  ret {x.type} {result.ref}"])
+        head = f"define internal {x.type} @{whole}({callee.signature}) #0"
+        self.declared |= {*callee.declared, f"{head} {{\nentry:\n{code}\n}}"}
+        text = f"call {x.type} @{whole}({x.type} {x.ref})"
+        return self._emit(text, x.scalar, x.lanes, f"{name}({show(x)})")
+
     def raw(self, text: str, scalar: str | None = None, shown: str = "") -> Value | None:
         """Any other instruction; its result is a scalar of type `scalar`."""
         if scalar is None:

@@ -26,6 +26,11 @@ POLYNOMIALS: dict[str, Callable[[Value], Value]] = {
 }
 
 
+LONG = {"dropout_mask": 20, "exp": 30, "log": 30, "tanh": 40}  # instructions; others are about 1
+
+INLINED = 2  # uses of an elementary function in a function of ours until it is called instead
+
+
 class LaneNamespace:
     """`xp` over Values: scalars or vectors, floats or i1."""
 
@@ -216,6 +221,11 @@ class Body:
         return first, strides[perm[-1]]
 
 
+def length(nodes: Sequence[Node]) -> int:
+    """About how many instructions the nodes of a body are at a spot."""
+    return sum(LONG.get(node.op, 1) for node in nodes)
+
+
 def stream(seed: Value, step: Value, key: int) -> tuple[Value, Value]:
     """ir.ops.random.stream on values: the two words that make the draws of a mask their own."""
     k = seed.k
@@ -269,7 +279,12 @@ def _level(x: Value, y: Value) -> tuple[Value, Value]:
 
 
 def _elementary(name: str, x: Value) -> Value:
-    return POLYNOMIALS[name](x) if x.scalar == "float" else x.k.intrinsic(name, x)
+    if x.scalar != "float":
+        return x.k.intrinsic(name, x)
+    x.k.uses[name] += 1
+    if x.k.uses[name] > INLINED:
+        return x.k.outlined(name, POLYNOMIALS[name], x)
+    return POLYNOMIALS[name](x)
 
 
 def _is_number(x: Value) -> bool:

@@ -12,6 +12,8 @@ from .jit import host
 from .lanes import LANES
 from .site import Int, Site, Work, alone
 
+BLOCKED = 1 << 13  # elements from which a transpose in blocks is worth its code
+
 
 def fill(k: Function, array: Array, count: Int, value: float) -> None:
     """Writes `value` into `count` elements."""
@@ -125,7 +127,8 @@ def emit_transpose(site: Site) -> Work:
     from_shape, perm = site.node.inputs[0].shape, site.node.attrs["perm"]
     x_strides = [strides(from_shape)[p] for p in perm]
     moved = perm.index(len(perm) - 1)
-    if moved != len(perm) - 1 and perm[-1] == len(perm) - 2 and moved == len(perm) - 2:
+    trade = perm[-1] == len(perm) - 2 and moved == len(perm) - 2
+    if trade and site.node.tensor.size(site.most) >= BLOCKED:
         return _blocked(site, x_strides)
     return _copy(site, x_strides)
 

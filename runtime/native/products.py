@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from ...ir import Graph, Node
 from ...passes.fuse import ANCHORS
-from .contract import Lanes, Loop, blocking, contract, over_columns, over_rows
+from .contract import (
+    Lanes,
+    Loop,
+    blocking,
+    contract,
+    evenly,
+    over_columns,
+    over_rows,
+    spans,
+    with_singles,
+)
 from .dsl import Array, Value
 from .jit import host
-from .lanes import Body, Spot, put
+from .lanes import Body, Spot, length, put
 from .pools import better
 from .site import Int, Site, Work
 from .sweep import lanes_of
 
+WRITTEN = 100  # instructions up to which what follows a block's sums is written out for each
+FEW = 8  # sums of a block that are too few where there could be more
 UPDATED = 16  # vectors of a block that an update then reads and writes: few, its code is long
 LINE = 8  # vectors of a line that an update goes through together
 SHARES = 4  # workers among which columns of blocks should divide without a rest
@@ -66,6 +80,29 @@ class Product:
             result.store(value, flat)
             return
         self._finish(leading, column, flat, {self.node: value})
+
+    def write_block(
+        self, row: Int, column: Int, width: int, lanes: Lanes, sums: Sequence[Sequence[Value]]
+    ) -> None:
+        """Finishes a block of sums, lines from `row` on: where that is long, in a loop."""
+        turns = len(sums) * len(lanes)
+        if turns == 1 or turns * self._length <= WRITTEN or not _alike(lanes):
+            for p, values in enumerate(sums):
+                for (start, _), value in zip(lanes, values, strict=True):
+                    self.write(row + p, column + start, width, value)
+            return
+        k, n = self.k, lanes[0][1]
+        kept = k.stack(sums[0][0].scalar, turns * n)
+        for i, value in enumerate(itertools.chain.from_iterable(sums)):
+            kept.store(value, i * n)
+        with k.range(0, len(sums)) as p, k.range(0, len(lanes) * n, n) as start:
+            value = kept.load(p * (len(lanes) * n) + start, n)
+            self.write(row + p, column + start, width, value)
+
+    @cached_property
+    def _length(self) -> int:
+        """About how many instructions `write` is."""
+        return length(self.body.nodes) if self.body is not None else 1
 
     def write_window(
         self, leading: Int, column: Int, width: int, entries: Sequence[tuple[Int, Value]]
@@ -125,15 +162,21 @@ class Matmul:
 
     def _choose_blocks(self, most: int) -> None:
         """Sizes of a block, for `most` rows at most, and whether columns are shared out."""
-        exact = isinstance(self.rows, int)
         node, vectors = self.product.node, -(-self.width // host().lanes)
         self.panel = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
         self.by_columns = vectors > 1 and (self.width > most or self.panel is not None)
         shares = SHARES if self.by_columns else 1
-        self.block_rows, v = blocking(most, vectors, exact, shares=shares)
+        cover = spans if isinstance(self.rows, int) else evenly
+        self.block_rows, v = blocking(most, vectors, cover, shares=shares)
+        # Blocks divide the most rows there are, and one that is begun is done whole: what it makes
+        # of rows beyond the batch's, nobody reads. In a region those are rows of other tiles.
+        alone = isinstance(self.product.site.row, int)
+        self.beyond = cover is evenly and alone and self.block_rows * v >= min(FEW, most * vectors)
+        if cover is evenly and not self.beyond:
+            self.block_rows, v = blocking(most, vectors, with_singles, shares=shares)
         if _large_operands(self.product) > 1:  # an update: whole lines of all it reads and writes
             v = min(LINE, vectors)
-            self.block_rows = max(1, UPDATED // v)
+            self.block_rows, self.beyond = max(1, UPDATED // v), False
         self.columns = v * host().lanes
 
     def work(self) -> Work:
@@ -173,11 +216,14 @@ class Matmul:
         def block(row: Int, count: int) -> None:
             offsets = [p * self.row_step for p in range(count)]
             a = self.a.at(row * self.row_step)
-            for p, values in enumerate(contract(self.k, a, b, [terms], offsets, lanes)):
-                for (start, _), value in zip(lanes, values, strict=True):
-                    self.product.write(row + p, column + start, self.width, value)
+            sums = contract(self.k, a, b, [terms], offsets, lanes)
+            self.product.write_block(row, column, self.width, lanes, sums)
 
-        over_rows(self.k, begin, end, self.block_rows, block)
+        if not self.beyond:
+            over_rows(self.k, begin, end, self.block_rows, block)
+            return
+        with self.k.range(begin, end, self.block_rows) as row:
+            block(row, self.block_rows)
 
     def _copy(self, b: Array, panel: Array, lanes: Lanes) -> None:
         """A block's columns of b to the panel [terms, columns]."""
@@ -207,6 +253,11 @@ def panel_bytes(node: Node, rows: int) -> int:
     if b[-1] < PANEL_WIDTH or terms * b[-1] * 4 < PANEL_BYTES or lines < PANEL_LINES:
         return 0
     return terms * LINE * host().lanes * 4
+
+
+def _alike(lanes: Lanes) -> bool:
+    """Whether all vectors of a block are as wide."""
+    return len({n for _, n in lanes}) == 1
 
 
 def _large_operands(product: Product) -> int:

@@ -115,11 +115,14 @@ def _lines(
 ) -> None:
     """Vectors of columns from begin to end."""
     width = host().lanes
-    if isinstance(begin, int) and isinstance(end, int):
-        for start, lanes in lanes_of(end - begin, width):
-            columns(x_at + begin + start, y_at + begin + start, lanes)
-        return
     stop = (end - begin) // width * width + begin
+    if isinstance(end, int) and isinstance(stop, int):
+        if stop > begin:
+            with k.range(begin, stop, width) as c:
+                columns(x_at + c, y_at + c, width)
+        if end > stop:
+            columns(x_at + stop, y_at + stop, end - stop)
+        return
     with k.range(begin, stop, width) as c:
         columns(x_at + c, y_at + c, width)
     with k.range(stop, end) as c:

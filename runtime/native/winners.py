@@ -8,6 +8,7 @@ by the winner's number. The channels of the image lie in the lanes, the taps in 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 
 from ...ir import Node
@@ -18,10 +19,10 @@ from .products import Product, scratch
 from .site import Int, Work
 from .sweep import lanes_of
 
-UNROLLED = 8  # windows in a line up to which the loop over them is unrolled: 7 x 7 is common
+SIDE_BY_SIDE = 20  # sums up to which two channels go through the windows together
 BITS_HELD = BITS["i64"]  # channels whose bits one integer holds
 
-Turn = Callable[[Value, Value, list[Value]], list[Value]]
+Turn = Callable[[Int, Int, list[Value]], list[Value]]
 Uses = dict[int, list[tuple[int, int]]]
 
 
@@ -33,42 +34,30 @@ class Windows:
         self.k, (_, kw) = k, node.attrs["pool"]
         sh, sw = node.attrs["pool_stride"]
         self.steps = sh * wide * channels, sw * channels
-        count = math.prod(node.attrs["pool"])
-        places = [(e // kw * wide + e % kw) * channels for e in range(count)]
-        self.entries = _table(k, places)
+        self.kw, self.line, self.channels = kw, wide * channels, channels
 
     @property
     def count(self) -> int:
         """How many there are in an image."""
         return self.ho * self.wo
 
-    def each(self, g: Array, winner: Array, values: list[Value], turn: Turn) -> list[Value]:
-        """turn(gradient, place, values) for each window of the channel at which g and winner are.
-
-        `place` is where in the plane the entry lies that won.
-        """
+    def each(self, values: list[Value], turn: Turn) -> list[Value]:
+        """turn(at, corner, values) for each window: its number times channels, and where it is."""
 
         def line(y: Int, values: list[Value]) -> list[Value]:
-            return self._line(g, winner, y, values, turn)
+            def window(x: Int, values: list[Value]) -> list[Value]:
+                at = y * (self.wo * self.o) + x * self.o
+                return turn(at, y * self.steps[0] + x * self.steps[1], values)
+
+            return self.k.fold(0, self.wo, values, window)
 
         return self.k.fold(0, self.ho, values, line)
 
-    def _line(
-        self, g: Array, winner: Array, y: Int, values: list[Value], turn: Turn
-    ) -> list[Value]:
-        """The same for the windows of a line."""
-
-        def window(x: Int, values: list[Value]) -> list[Value]:
-            at = y * (self.wo * self.o) + x * self.o
-            entry = self.entries.load(self.k.convert("zext", winner.load(at), "i64"))
-            place = entry + y * self.steps[0] + x * self.steps[1]
-            return turn(g.load(at), place, values)
-
-        if self.wo > UNROLLED:
-            return self.k.fold(0, self.wo, values, window)
-        for x in range(self.wo):
-            values = window(x, values)
-        return values
+    def place(self, entry: Value) -> Value:
+        """Where an entry lies in the plane, from its window's corner; by arithmetic, as loads are
+        what these loops wait for."""
+        line = self.k.binary("udiv", entry, self.k.constant(self.kw, "i64"))
+        return entry * self.channels + line * (self.line - self.kw * self.channels)
 
 
 def emit_weight_grad(product: Product) -> Work:
@@ -157,7 +146,8 @@ class WeightGrad:
 class TurnedWeightGrad:
     """pooled_weight_grad turned: dw [O,kh,kw,C], the image's channels in the lanes.
 
-    The taps of one of the result's channels stay in registers, over all windows of an image.
+    The taps of one of the result's channels stay in registers, over all windows of an image; where
+    they are few, those of two channels, whose winners are then loaded as one number.
     """
 
     def __init__(self, product: Product) -> None:
@@ -169,34 +159,47 @@ class TurnedWeightGrad:
         _, self.h, self.wide, _ = node.inputs[0].shape
         self.windows = Windows(self.k, node, node.inputs[1].shape, self.wide, self.c)
         self.images = concrete(node.inputs[1].shape, self.site.rows)[0]
+        self.taps = [(a * self.wide + b) * self.c for a in range(self.kh) for b in range(self.kw)]
 
     def run(self, begin: Int, end: Int) -> None:
         """All of dw, image by image."""
         if not self.site.accumulate:
-            fill(self.k, self.dw, self.o * self.kh * self.kw * self.c, 0.0)
-        with self.k.range(0, self.images) as n, self.k.range(0, self.o) as channel:
+            fill(self.k, self.dw, self.o * len(self.taps) * self.c, 0.0)
+        two = self.o % 2 == 0 and 2 * len(self.taps) <= SIDE_BY_SIDE
+        with (
+            self.k.range(0, self.images) as n,
+            self.k.range(0, self.o, 2 if two else 1) as channel,
+        ):
             for start, lanes in lanes_of(self.c, host().lanes):
-                self._channel(n, channel, start, lanes)
+                self._channels(n, channel, 2 if two else 1, start, lanes)
 
-    def _channel(self, n: Int, channel: Int, start: int, lanes: int) -> None:
-        """An image's terms of dw[channel, :, :, start:start+lanes]."""
-        k = self.k
+    def _channels(self, n: Int, channel: Int, count: int, start: int, lanes: int) -> None:
+        """An image's terms of dw[channel:channel+count, :, :, start:start+lanes]."""
+        k, many = self.k, len(self.taps)
         first = n * (self.windows.count * self.o) + channel
         image = self.x.at(n * (self.h * self.wide * self.c) + start)
-        taps = [(a * self.wide + b) * self.c for a in range(self.kh) for b in range(self.kw)]
 
-        def turn(gradient: Value, place: Value, sums: list[Value]) -> list[Value]:
-            spread = k.splat(gradient, lanes)
-            return [
-                k.fma(spread, image.load(place + t, lanes), s)
-                for t, s in zip(taps, sums, strict=True)
-            ]
+        def turn(at: Int, corner: Int, sums: list[Value]) -> list[Value]:
+            after: list[Value] = []
+            for i, entry in enumerate(self._winners(first + at, count)):
+                spread = k.splat(self.g.load(first + at + i), lanes)
+                place = self.windows.place(entry) + corner
+                for t, s in zip(self.taps, sums[i * many : (i + 1) * many], strict=True):
+                    after.append(k.fma(spread, image.load(place + t, lanes), s))
+            return after
 
-        zeros = [k.constant(0.0, "float", lanes)] * len(taps)
-        sums = self.windows.each(self.g.at(first), self.winner.at(first), zeros, turn)
-        result = self.dw.at(channel * (self.kh * self.kw * self.c) + start)
-        for t, value in enumerate(sums):
+        zeros = [k.constant(0.0, "float", lanes)] * (count * many)
+        result = self.dw.at(channel * (many * self.c) + start)
+        for t, value in enumerate(self.windows.each(zeros, turn)):
             result.store(result.load(t * self.c, lanes) + value, t * self.c)
+
+    def _winners(self, at: Int, count: int) -> list[Value]:
+        """The entries that won in `count` channels, 1 or 2, from `at` on."""
+        k = self.k
+        if count == 1:
+            return [k.convert("zext", self.winner.load(at), "i64")]
+        both = k.convert("zext", k.bits(self.winner.load(at, 2)), "i64")
+        return [both & 255, both >> 8] if sys.byteorder == "little" else [both >> 8, both & 255]
 
 
 def plane_size(node: Node) -> tuple[int, int]:
@@ -326,11 +329,3 @@ def each_bit(
         return [others, *turn(k.lowest_bit(left) + first, rest)]
 
     return k.fold_while([bits, *values], lambda v: k.compare("ne", v[0], 0), step)[1:]
-
-
-def _table(k: Function, numbers: Sequence[int]) -> Array:
-    """Numbers on the stack, to be looked up."""
-    table = k.stack("i64", len(numbers))
-    for i, number in enumerate(numbers):
-        table.store(k.constant(number, "i64"), i)
-    return table

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ...ir import Node
 from ...ir.ops.winograd import A_T, B_T, G
-from .contract import Lanes, Loop, blocking, contract, over_columns, over_rows
+from .contract import Lanes, Loop, blocking, contract, over_columns, over_rows, spans
 from .dsl import Array, Value
 from .jit import host
 from .movers import concrete
@@ -24,10 +24,11 @@ ELEMENTS = 16  # of a transformed tile, 4 x 4: as many products of matrices
 
 
 def tile_lines(node: Node) -> tuple[int, int]:
-    """(lines of tiles in a block, tiles in a line)."""
+    """(lines of tiles in a block, tiles in a line); blocks divide a plane, so all are alike."""
     _, h, w, _ = node.shape
     across = w // 2
-    return max(1, min(h // 2, TILES // across)), across
+    most = max(1, TILES // across)
+    return max(lines for lines in range(1, most + 1) if h // 2 % lines == 0), across
 
 
 def scratch_bytes(node: Node) -> int:
@@ -79,19 +80,16 @@ class Winograd:
     def run(self, begin: Int, end: Int) -> None:
         """Images from begin to end."""
         with self.k.range(begin, end) as n:
+            with self.k.range(0, self.ho // 2, self.lines) as y:
+                self._transform(n, y)
+                self._multiply()
+                self._finish(n, y)
 
-            def block(y: Int, count: int) -> None:
-                self._transform(n, y, count)
-                self._multiply(count * self.across)
-                self._finish(n, y, count)
-
-            over_rows(self.k, 0, self.ho // 2, self.lines, block)
-
-    def _transform(self, n: Int, y: Int, count: int) -> None:
-        """The elements of `count` lines of tiles from line y on."""
+    def _transform(self, n: Int, y: Int) -> None:
+        """The elements of a block's tiles, whose lines begin at y."""
         k, c, wide = self.k, self.c, self.wide * self.c
         image = n * (self.h * wide)
-        with k.range(0, count) as line, k.range(0, self.across) as q:
+        with k.range(0, self.lines) as line, k.range(0, self.across) as q:
             corner = image + (y + line) * (2 * wide) + q * (2 * c)
             for start, lanes in lanes_of(c, host().lanes):
                 seen = square(self.x, corner + start, (wide, c), lanes)
@@ -99,16 +97,16 @@ class Winograd:
                 for e, value in enumerate(itertools.chain(*both_sides(B_T.tolist(), seen))):
                     self.elements.store(value, to + e * self.most * c)
 
-    def _multiply(self, tiles: int) -> None:
+    def _multiply(self) -> None:
         """16 products [tiles,C] by [C,O]."""
-        block_rows, v = blocking(tiles, -(-self.o // host().lanes), True)
+        block_rows, v = blocking(self.most, -(-self.o // host().lanes), spans)
         with self.k.range(0, ELEMENTS) as e:
 
             def stripe(column: Int, lanes: Lanes) -> None:
                 def block(tile: Int, count: int) -> None:
                     self._product(e, tile, count, column, lanes)
 
-                over_rows(self.k, 0, tiles, block_rows, block)
+                over_rows(self.k, 0, self.most, block_rows, block)
 
             over_columns(self.k, self.o, v * host().lanes, stripe)
 
@@ -122,9 +120,9 @@ class Winograd:
             for (at, _), value in zip(lanes, row, strict=True):
                 self.products.store(value, e * (most * o) + (tile + p) * o + column + at)
 
-    def _finish(self, n: Int, y: Int, count: int) -> None:
+    def _finish(self, n: Int, y: Int) -> None:
         """The results of those tiles."""
-        with self.k.range(0, count) as line, self.k.range(0, self.across) as q:
+        with self.k.range(0, self.lines) as line, self.k.range(0, self.across) as q:
             for start, lanes in lanes_of(self.o, host().lanes):
                 self._tile(n, y, line, q, start, lanes)
 
