@@ -1,7 +1,7 @@
 """What a graph means: types, nodes, ops, text, verifier, interpreter. Imports nothing of ours."""
 
 from . import ops
-from .errors import CompileError, DataError, GemmcError, VerifyError
+from .errors import CompileError, DataError, GemmcError, SanitizeError, VerifyError
 from .graph import Builder, Graph, Node
 from .interpret import interpret
 from .op import OPS, Op, Pointwise
@@ -20,6 +20,7 @@ __all__ = [
     "Node",
     "Op",
     "Pointwise",
+    "SanitizeError",
     "TensorType",
     "TupleType",
     "VerifyError",

@@ -17,3 +17,7 @@ class DataError(GemmcError, ValueError):
 
 class VerifyError(GemmcError):
     """A graph that breaks the rules of the IR: a fault of a pass, never of the user's model."""
+
+
+class SanitizeError(GemmcError):
+    """A step that reads or writes memory that is not its own: a fault of the plan or a kernel."""

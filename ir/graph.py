@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import networkx
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One op applied to `inputs`; equal only to itself. `match` it as `Node(op, inputs, attrs)`."""
 
@@ -31,6 +31,7 @@ class Node:
     attrs: Mapping[str, Any]
     type: Type
     loc: str = ""  # the layer the user wrote, "3.Conv2d", with a trailing ' for its backward
+    origin: Node | None = None  # what a pass made it from: see passes/provenance.py
 
     @property
     def tensor(self) -> TensorType:
@@ -50,6 +51,11 @@ class Node:
     def name(self) -> str:
         """The name of an input."""
         return self.attrs["name"]
+
+    @cached_property
+    def written(self) -> str:
+        """The attributes as text, which tells apart what compares equal."""
+        return written(self.attrs)
 
     def __repr__(self) -> str:
         label = f" {self.name}" if self.op == "input" else ""
@@ -75,6 +81,11 @@ class Graph:
         return print_graph(self)
 
     __repr__ = __str__  # so that a body nested in an attribute is compared by its text
+
+    def _repr_html_(self) -> str:
+        from .html import graph_html  # the printer needs Graph
+
+        return graph_html(self)
 
     @cached_property
     def users(self) -> Mapping[Node, tuple[Node, ...]]:
@@ -104,12 +115,13 @@ class Builder:
     """Makes nodes: `b.add(x, y)`, `b.sum(x, axes=(0,))`, any registered op by its name.
 
     Types are inferred, attributes completed with defaults, equal nodes made once. `b.at(loc)` sets
-    the layer that nodes made inside it belong to.
+    the layer that nodes made inside it belong to, `b.at(loc, node)` also what they are made from.
     """
 
     def __init__(self) -> None:
         self._interned: dict[tuple, Node] = {}
         self.loc = ""
+        self.origin: Node | None = None
 
     def __getattr__(self, op: str) -> Callable[..., Node]:
         if op not in OPS:
@@ -121,17 +133,20 @@ class Builder:
         spec = OPS[op]
         full = spec.complete(attrs)
         node_type = spec.result([x.type for x in inputs], full)
-        return self._intern(op, tuple(inputs), full, node_type)
+        return self._intern(op, tuple(inputs), full, node_type, written(full))
 
     def input(self, name: str, node_type: TensorType) -> Node:
         """An input of the graph under construction."""
-        return self._intern("input", (), {"name": name}, node_type)
+        attrs = {"name": name}
+        return self._intern("input", (), attrs, node_type, written(attrs))
 
     def clone(self, node: Node, inputs: Sequence[Node]) -> Node:
         """The same op, attributes and loc on other inputs; an input is made anew."""
-        with self.at(node.loc):
+        with self.at(node.loc, node):
             if node.op == "input":
                 return self.input(node.name, node.tensor)
+            if all(x.type == y.type for x, y in zip(inputs, node.inputs, strict=True)):
+                return self._intern(node.op, tuple(inputs), node.attrs, node.type, node.written)
             return self.make(node.op, inputs, node.attrs)
 
     def inline(self, graph: Graph, arguments: Sequence[Node]) -> dict[str, Node]:
@@ -153,20 +168,33 @@ class Builder:
         return Graph(name, tuple(inputs), nodes, MappingProxyType(dict(outputs)))
 
     @contextmanager
-    def at(self, loc: str) -> Iterator[None]:
-        """Nodes made inside belong to `loc`."""
-        before, self.loc = self.loc, loc
+    def at(self, loc: str, origin: Node | None = None) -> Iterator[None]:
+        """Nodes made inside belong to `loc`, and are made from `origin`."""
+        before = self.loc, self.origin
+        self.loc, self.origin = loc, origin
         try:
             yield
         finally:
-            self.loc = before
+            self.loc, self.origin = before
 
-    def _intern(self, op: str, inputs: tuple[Node, ...], attrs: dict, node_type: Type) -> Node:
-        # repr, because 0.0 == -0.0 and 1 == 1.0 == True but they are different attributes
-        key = (op, *map(id, inputs), repr(sorted(attrs.items())), node_type)
+    def _intern(
+        self,
+        op: str,
+        inputs: tuple[Node, ...],
+        attrs: Mapping[str, Any],
+        node_type: Type,
+        written: str,
+    ) -> Node:
+        key = (op, *map(id, inputs), written, node_type)
         if key not in self._interned:
-            self._interned[key] = Node(op, inputs, MappingProxyType(attrs), node_type, self.loc)
+            place = (self.loc, self.origin)
+            self._interned[key] = Node(op, inputs, MappingProxyType(dict(attrs)), node_type, *place)
         return self._interned[key]
+
+
+def written(attrs: Mapping[str, Any]) -> str:
+    """Attributes as text: 0.0 == -0.0 and 1 == 1.0 == True, but they are different attributes."""
+    return repr(sorted(attrs.items()))
 
 
 def reachable(outputs: Sequence[Node] | Any) -> set[Node]:

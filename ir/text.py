@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import CompileError
@@ -44,9 +44,12 @@ _STATEMENT = re.compile(
 _NAMES = {"N": N, "inf": float("inf"), "nan": float("nan")}
 
 
-def print_graph(graph: Graph) -> str:
-    """The text of a graph; `parse` gives back a graph that prints the same."""
-    return f"graph {graph.name}{_print_block(graph, '')}"
+def print_graph(graph: Graph, names: Mapping[Node, str] | None = None) -> str:
+    """The text of a graph; `parse` gives back a graph that prints the same.
+
+    `names` has a name for each node; without it they are numbered in execution order.
+    """
+    return f"graph {graph.name}{_print_block(graph, '', names)}"
 
 
 def parse(text: str) -> Graph:
@@ -67,9 +70,9 @@ def print_attr(value: Any) -> str:
     return repr(value)
 
 
-def _print_block(graph: Graph, indent: str) -> str:
+def _print_block(graph: Graph, indent: str, given: Mapping[Node, str] | None = None) -> str:
     names = {n: n.attrs.get("name", "?") for n in graph.inputs}  # broken graphs print as well
-    names.update({n: str(i) for i, n in enumerate(graph.nodes)})
+    names.update(given or {n: str(i) for i, n in enumerate(graph.nodes)})
     inputs = [f"%{names[n]}: {n.type}" for n in graph.inputs]
     lines = [f"({_listed(inputs, indent)}) {{"]
     for node in graph.nodes:

@@ -56,7 +56,7 @@ def _backward(
         g = grads.get(node)
         if g is None or node not in active:
             continue
-        with b.at(_backward_loc(node)):
+        with b.at(_backward_loc(node), node):
             for x, gx in zip(node.inputs, _gradients(b, node, g), strict=True):
                 if gx is not None and x in active:
                     grads[x] = b.add(grads[x], gx) if x in grads else gx

@@ -23,6 +23,7 @@ class Clusters:
 
     def __init__(self, graph: Graph, repeated: Callable[[Node], bool]) -> None:
         self.nodes, self._repeated = graph.nodes, repeated
+        self.refused: dict[tuple[Node, Node], str] = {}  # why two were not joined when first tried
         self._bit = {n: 1 << i for i, n in enumerate(graph.nodes)}
         self._free = sum(bit for n, bit in self._bit.items() if repeated(n))
         self._group = {n: [n] for n in graph.nodes if not repeated(n)}
@@ -50,14 +51,20 @@ class Clusters:
         wanted = sum(self._bit[n] for n in others if n is not node)
         return bool(self._ancestors[node] & wanted)
 
-    def merge(self, a: Node, b: Node, allowed: Callable[[list[Node]], bool]) -> bool:
-        """Joins the groups of a and b if the result is convex and `allowed`; whether it did."""
+    def merge(self, a: Node, b: Node, refuse: Callable[[list[Node]], str]) -> None:
+        """Joins the groups of a and b if the result is convex and nothing refuses it.
+
+        `refuse` says why the nodes of both may not be one group, "" if they may; why two were not
+        joined is kept in `refused`.
+        """
         if self._group[a] is self._group[b]:
-            return True
+            return
         union = self._group[a] + self._group[b]
         inside, above, below = self._union(union)
-        if above & below & ~inside & ~self._free or not allowed(union):
-            return False
+        between = above & below & ~inside & ~self._free
+        if why := self._detour(between) if between else refuse(union):
+            self.refused.setdefault((a, b), why)
+            return
         for n in union:
             self._group[n] = union
         for n, bit in self._bit.items():
@@ -65,7 +72,6 @@ class Clusters:
                 self._above[n] |= above
             if bit & above:
                 self._below[n] |= below
-        return True
 
     def group(self, node: Node) -> Sequence[Node]:
         """The group that a node is in, in no order."""
@@ -81,6 +87,11 @@ class Clusters:
                 if x in self._group and self._group[x] is not self._group[n]:
                     sorter.add(id(self._group[n]), id(self._group[x]))
         return [members[key] for key in sorter.static_order()]
+
+    def _detour(self, between: int) -> str:
+        node = next(n for n, bit in self._bit.items() if bit & between)
+        where = f" of {node.loc}" if node.loc else ""
+        return f"{node.op}{where} has to run in between: it needs the group, and the group needs it"
 
     def _union(self, nodes: Sequence[Node]) -> tuple[int, int, int]:
         inside = above = below = 0

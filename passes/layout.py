@@ -193,7 +193,7 @@ class _Rebuild:
 
     def graph(self) -> Graph:
         for node in self.source.nodes:
-            with self.b.at(node.loc):
+            with self.b.at(node.loc, node):
                 self._rebuild(node)
         inputs = [self.logical_of[n] for n in self.source.inputs]
         outputs = {name: self.logical(n) for name, n in self.source.outputs.items()}
@@ -203,8 +203,9 @@ class _Rebuild:
         """The value as the source graph has it."""
         if node not in self.logical_of:
             form = self.layouts[node]
-            back = self._transpose(self.physical_of[node], inverse(form.perm))
-            self.logical_of[node] = self._reshape(back, node.shape)
+            with self.b.at(self.b.loc, node):
+                back = self._transpose(self.physical_of[node], inverse(form.perm))
+                self.logical_of[node] = self._reshape(back, node.shape)
         return self.logical_of[node]
 
     def physical(self, node: Node, form: Layout) -> Node:

@@ -64,7 +64,7 @@ def _order_regions(graph: Graph) -> Graph:
         attrs = dict(node.attrs)
         if node.op == "region":
             attrs["body"] = order(attrs["body"], attrs["tile"])
-        with b.at(node.loc):
+        with b.at(node.loc, node):
             env[node] = b.make(node.op, [env[x] for x in node.inputs], attrs)
     outputs = {name: env[n] for name, n in graph.outputs.items()}
     return b.graph(graph.name, [env[n] for n in graph.inputs], outputs)

@@ -79,4 +79,6 @@ def _body(
 
 
 def _loc(group: Sequence[Node]) -> str:
-    return next((n.loc for n in reversed(group) if n.loc), "")
+    """The layer of the product in a group, where most of the work is; else that of its result."""
+    products = [n for n in group if "form" in n.attrs]
+    return next((n.loc for n in (*products, *reversed(group)) if n.loc), "")

@@ -8,8 +8,13 @@ changed an output is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -49,6 +54,25 @@ class Program:
         return {name: form for name, form in self.storage.items() if form}
 
 
+class PassError(VerifyError):
+    """The pass `name` failed on `program`, which has the graph that it was given.
+
+    `level` is the GEMMC_CHECK that shows it, and `again` runs the pass on another program; the
+    cause is what was raised.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        name: str,
+        program: Program,
+        level: int,
+        again: Callable[[Program], object],
+    ) -> None:
+        super().__init__(message)
+        self.name, self.program, self.level, self.again = name, program, level, again
+
+
 Pass = Callable[[Graph, Program], Graph]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
@@ -66,23 +90,70 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 STAGES = (*(name for name, _ in PIPELINE), "plan")
 
 
-def run_passes(program: Program) -> dict[str, Graph]:
-    """The graph after each stage of the pipeline, by name."""
-    level, graph = check_level(), program.graph
-    stages = {}
-    for name, run in PIPELINE:
-        before, graph = graph, run(graph, program)
-        if level >= 1:
-            _check_rules(name, graph)
-        if level >= 2 and name != "trace":
-            check_meaning(name, before, graph, program.forms if name == "pack" else {})
-        stages[name] = graph
+def run_passes(program: Program, seconds: dict[str, float] | None = None) -> dict[str, Graph]:
+    """The graph after each stage of the pipeline, by name; notes the seconds of each pass."""
+    level, stages = check_level(), {}
+    for name, _ in PIPELINE:
+        stages[name] = run_pass(name, program, level, seconds)
+        program = after_pass(name, program, stages[name])
     return stages
 
 
+def after_pass(name: str, program: Program, graph: Graph) -> Program:
+    """What is left to do of a program that a pass has made `graph` of."""
+    left = replace(program, graph=graph)
+    return replace(left, wrt=(), updates={}) if name == "autodiff" else left
+
+
+def run_pass(
+    name: str, program: Program, level: int, seconds: dict[str, float] | None = None
+) -> Graph:
+    """The program's graph after one pass, checked as GEMMC_CHECK=level says.
+
+    PassError if the pass raises anything, or its result does not stand the check.
+    """
+    run, before, shown = dict(PIPELINE)[name], program.graph, 0
+    try:
+        with timed(name, seconds):
+            after = run(before, program)
+        if level >= 1:
+            shown = 1
+            _check_rules(name, after)
+        if level >= 2 and name != "trace":
+            shown = 2
+            check_meaning(name, before, after, program.forms if name == "pack" else {})
+    except VerifyError as error:
+        again = partial(run_pass, name, level=shown)
+        raise PassError(str(error), name, program, shown, again) from error
+    except Exception as error:
+        told, again = f"pass {name}: {_told(error)}", partial(run_pass, name, level=shown)
+        raise PassError(told, name, program, shown, again) from error
+    return after
+
+
+@contextmanager
+def timed(name: str, seconds: dict[str, float] | None) -> Iterator[None]:
+    """Notes under `name` how many seconds what is inside took."""
+    begin = time.perf_counter()
+    yield
+    if seconds is not None:
+        seconds[name] = time.perf_counter() - begin
+
+
 def make_plan(program: Program, ordered: Graph, kernels: Kernels) -> Plan:
-    """The plan of the last stage's graph."""
-    return plan(ordered, program.rows, frozenset(program.storage), kernels)
+    """The plan of the last stage's graph; PassError if the planner raises anything."""
+    try:
+        return plan(ordered, program.rows, frozenset(program.storage), kernels)
+    except Exception as error:
+        told, given = f"pass plan: {_told(error)}", replace(program, graph=ordered)
+        again = lambda p: make_plan(p, p.graph, kernels)  # noqa: E731
+        raise PassError(told, "plan", given, 0, again) from error
+
+
+def _told(error: Exception) -> str:
+    """What was raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _check_rules(name: str, graph: Graph) -> None:

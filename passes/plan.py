@@ -96,6 +96,13 @@ class Plan:
         """The most bytes that are ever live at once: no arena can be smaller."""
         return lower_bound(self.buffers)[0]
 
+    @property
+    def private_buffers(self) -> tuple[Buffer, ...]:
+        """The buffers of which every worker has its own: what loops keep of one tile."""
+        used = [v.buffer for s in self.steps() for v in (*s.operands, *s.results)]
+        used += [s.scratch for s in self.steps() if s.scratch]
+        return tuple(dict.fromkeys(b for b in used if b.private))
+
     def steps(self) -> Iterator[Step]:
         """All steps, those of loops included, in order."""
         for part in self.parts:

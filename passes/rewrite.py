@@ -20,26 +20,30 @@ MAX_SWEEPS = 20
 def rewrite(graph: Graph, rules: Rules) -> Graph:
     """The graph after all rules, applied until none fires."""
     for _ in range(MAX_SWEEPS):
-        after = sweep(graph, rules)
-        if str(after) == str(graph):
-            return after
-        graph = after
+        graph, fired = sweep(graph, rules)
+        if not fired:
+            return graph
     raise AssertionError(f"rules do not settle on\n{graph}")
 
 
-def sweep(graph: Graph, rules: Rules) -> Graph:
-    """The graph after each node was offered once to its rules; nodes they make are offered too."""
-    b = Builder()
+def sweep(graph: Graph, rules: Rules) -> tuple[Graph, bool]:
+    """The graph after each node was offered once to its rules, and whether any of them fired.
+
+    Nodes that rules make are offered too.
+    """
+    b, fired = Builder(), False
     env = {n: b.clone(n, ()) for n in graph.inputs}
     for node in graph.nodes:
-        env[node] = _apply(b, b.clone(node, [env[x] for x in node.inputs]), rules)
+        same = b.clone(node, [env[x] for x in node.inputs])
+        env[node] = _apply(b, same, rules)
+        fired |= env[node] is not same
     outputs = {name: env[n] for name, n in graph.outputs.items()}
-    return b.graph(graph.name, [env[n] for n in graph.inputs], outputs)
+    return b.graph(graph.name, [env[n] for n in graph.inputs], outputs), fired
 
 
 def _apply(b: Builder, node: Node, rules: Rules) -> Node:
     for rule in rules.get(node.op, ()):
-        with b.at(node.loc):
+        with b.at(node.loc, node):
             new = rule(b, node)
         if new is not None and new is not node:
             assert new.type == node.type, f"{rule.__name__}: {node!r} became {new!r}"

@@ -158,7 +158,7 @@ def relu_after_pool(b: Builder, node: Node) -> Node | None:
             "item", (Node("max_pool2d", (Node("relu", (x,)) as relu,), attrs),), {"index": 0}
         ):
             pooled = b.item(b.max_pool2d(x, **attrs), index=0)
-            with b.at(relu.loc):
+            with b.at(relu.loc, relu):
                 return b.relu(pooled)
     return None
 

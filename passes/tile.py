@@ -11,6 +11,7 @@ patches of the whole batch in memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..ir import Graph, Node
@@ -28,11 +29,11 @@ def tile(graph: Graph, rows: int, target: Target) -> Graph:
     clusters = Clusters(graph, remade)
     for node in graph.nodes:
         if node.op == "item":
-            clusters.merge(node.inputs[0], node, lambda group: True)
+            clusters.merge(node.inputs[0], node, lambda group: "")
     for node in graph.nodes:
         for x in () if remade(node) else clusters.sources(node):
             if _on_images(x) and _on_images(node):
-                clusters.merge(x, node, lambda group: _rows_independent(clusters, group))
+                clusters.merge(x, node, partial(_needs_whole_sum, clusters))
 
     def region(group: list[Node]) -> tuple[str, Mapping[str, Any]] | None:
         if not _on_images(group[0]) or all(n.op in VIEWS for n in group):
@@ -58,9 +59,11 @@ def sums_rows(node: Node) -> bool:
     return any(_per_row(x) for x in node.inputs) and not _per_row(node)
 
 
-def _rows_independent(clusters: Clusters, group: list[Node]) -> bool:
+def _needs_whole_sum(clusters: Clusters, group: list[Node]) -> str:
+    """Why the rows of a group are not independent of one another; "" if they are."""
     sums = [n for n in group if sums_rows(n)]
-    return not sums or not any(clusters.needs_any(n, sums) for n in group)
+    whole = sums and any(clusters.needs_any(n, sums) for n in group)
+    return "a sum over the batch is there only after its last row" if whole else ""
 
 
 def _on_images(node: Node) -> bool:

@@ -22,7 +22,7 @@ from gemmc import (
     Softmax,
     ops,
 )
-from gemmc.frontend.trace import trace, trace_update
+from gemmc.frontend.trace import trace_program
 from gemmc.frontend.value import Value
 from gemmc.ir import Graph, TensorType
 from gemmc.ir.types import FLOATS
@@ -138,15 +138,7 @@ MODELS: dict[str, Callable[[], Model]] = {
 def program(name: str, given: Model, rows: int, target: Target = CPU) -> Program:
     """What `compile` gives to the passes for one of PROGRAMS; "grads" with dropout."""
     model, shape = given
-    graph = trace(model, shape, name, "f32", name in ("step", "grads"))
-    storage = {n: model.state.forms.get(n) for n in model.state.shapes}
-    wrt = {"step": tuple(model.parameters), "grads": ("x", *model.parameters)}.get(name, ())
-    updates = {}
-    if name == "step":
-        assert model.optimizer is not None
-        shapes = {n: p.shape for n, p in model.parameters.items()}
-        updates = {n: trace_update(model.optimizer, s, "f32") for n, s in shapes.items()}
-    return Program(graph, rows, wrt, updates, storage, target)
+    return trace_program(model, shape, name, "f32", name in ("step", "grads"), rows, target)
 
 
 def draw_inputs(graph: Graph, rows: int, seed: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ are loops with one tile, with ragged last ones, and none.
 from __future__ import annotations
 
 import gc
+import re
 import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,9 +35,10 @@ from gemmc import (
 from gemmc.frontend.optimizers import State
 from gemmc.frontend.value import Value
 from gemmc.ir import interpret
-from gemmc.passes.memory import Buffer, allocate, lower_bound
+from gemmc.passes.memory import Buffer, aligned, allocate, lower_bound
 from gemmc.passes.pipeline import Program, in_float64
 from gemmc.passes.plan import Loop, Plan
+from gemmc.passes.report import plan_text
 from gemmc.passes.target import CPU, Target
 from gemmc.runtime.native.target import native_target
 
@@ -286,6 +288,50 @@ def test_the_report_names_what_is_alive_at_the_peak() -> None:
             buffer.label in line and f"{buffer.room:,}" in line for line in report.split("\n")
         )
     assert sum(b.room for b in live) == plan.bound_bytes
+
+
+@each_runtime
+@each_model
+def test_the_report_compares_each_arena_with_one_that_reuses_nothing(
+    model: str, target: Target
+) -> None:
+    plan = compile_program(program("step", MODELS[model](), 32, target)).plan
+    alone = {False: 0, True: 0}  # shared and private, by hand
+    values = [(v, plan.rows) for v in plan.inputs.values()]
+    for part in plan.parts:
+        tile, steps = (part.tile, part.steps) if isinstance(part, Loop) else (plan.rows, [part])
+        values += [(v, tile if v.tiled else plan.rows) for s in steps for v in s.results]
+        for scratch in (s.scratch for s in steps if s.scratch):
+            alone[scratch.private] += scratch.room
+        alone[False] += sum(b.room for _, b in part.partials) if isinstance(part, Loop) else 0
+    for v, rows in values:
+        if v.buffer.outer is None:
+            alone[v.buffer.private] += aligned(v.type.nbytes(rows))
+    report = plan.report()
+    sizes = [int(n.replace(",", "")) for n in re.findall(r"without reuse +([\d,]+)", report)]
+    assert sizes == [n for private, n in alone.items() if n or not private]
+    assert alone[False] >= plan.arena_bytes and alone[True] >= plan.private_bytes
+    assert (plan.private_bytes > 0) == ("private arena, of each worker" in report)
+
+
+def test_the_text_of_a_plan_tells_private_places_from_shared_ones() -> None:
+    plan = compile_program(program("step", cnn(), 32, HOST)).plan
+    text, private = plan_text(plan), plan.private_buffers
+    header = text.split("\n")[0]
+    assert (
+        f"arena {plan.arena_bytes:,} bytes in {len(plan.buffers) - stored(plan)} buffers" in header
+    )
+    assert f"private {plan.private_bytes:,} bytes in {len(private)} for each worker" in header
+    for step in plan.steps():
+        line = next(n for n in text.split("\n") if n.strip().startswith(f"{step.time}  "))
+        places = re.findall(r"(private)?@(\d+)", line)
+        values = [v.buffer for v in (*step.results, *step.operands) if v.buffer.outer is None]
+        assert places == [("private" if b.private else "", str(b.offset)) for b in values]
+
+
+def stored(plan: Plan) -> int:
+    """How many of a plan's buffers are the model's."""
+    return sum(b.outer is not None for b in plan.buffers)
 
 
 def check_plan(compiled: Compiled) -> None:
