@@ -42,7 +42,7 @@ class Batches:
 
     def _convert(self, rows: np.ndarray, slot: np.ndarray) -> None:
         if self.scale is None:
-            np.copyto(slot, rows, casting="same_kind")
+            slot[...] = rows
         else:
             scale = slot.dtype.type(self.scale)
             np.divide(rows, scale, out=slot, dtype=slot.dtype, casting="unsafe")

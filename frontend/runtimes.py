@@ -12,13 +12,14 @@ import numpy as np
 
 from ..ir import CompileError, Graph
 from ..passes.forms import FORMS
-from ..passes.pipeline import STAGES, Program, make_plan, run_passes
-from ..passes.plan import Plan
+from ..passes.pipeline import STAGES, Program, make_plan, run_passes, timed
+from ..passes.plan import Kernels, Plan
 from ..passes.report import plan_text
 from ..passes.target import CPU, Target
 from ..runtime import kernels
 from ..runtime.blas import BlasProgram, aligned_arena
 from ..runtime.reference import ReferenceProgram
+from ..runtime.sanitize import SanitizedBlasProgram
 from .state import State
 
 RUNTIMES = ("auto", "native", "blas", "reference")
@@ -39,11 +40,13 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Compiled:
-    """One program: its stages and plan, and what runs it."""
+    """One program: its stages and plan, what runs it, and the seconds that each stage took."""
 
+    program: Program
     stages: Mapping[str, Graph]
     plan: Plan
     runner: Any
+    seconds: dict[str, float]  # "loops" is everything behind the plan
 
     def text(self, stage: str) -> str:
         """The program after a stage; behind the passes come the plan and what became of it."""
@@ -58,6 +61,7 @@ class Runtime:
     name: str
     target: Target = CPU
     stages: tuple[str, ...] = STAGES
+    sanitize = False  # whether programs check their plan while they run
 
     def compile(self, program: Program, state: State, threads: int | None) -> Compiled:
         """The program, ready to run on a model's state."""
@@ -70,10 +74,10 @@ class BlasRuntime(Runtime):
     name = "blas"
 
     def compile(self, program: Program, state: State, threads: int | None) -> Compiled:
-        stages = run_passes(program)
-        plan = make_plan(program, stages["order"], kernels)
-        arena = aligned_arena(plan.arena_bytes)
-        return Compiled(stages, plan, BlasProgram(plan, state.stored, arena, threads))
+        stages, plan, seconds = _planned(program)
+        made = SanitizedBlasProgram if self.sanitize else BlasProgram
+        runner = made(plan, state.stored, aligned_arena(plan.arena_bytes), threads)
+        return Compiled(program, stages, plan, runner, seconds)
 
 
 class ReferenceRuntime(Runtime):
@@ -82,10 +86,9 @@ class ReferenceRuntime(Runtime):
     name = "reference"
 
     def compile(self, program: Program, state: State, threads: int | None) -> Compiled:
-        stages = run_passes(program)
-        plan = make_plan(program, stages["order"], kernels)
+        stages, plan, seconds = _planned(program)
         runner = ReferenceProgram(stages["autodiff"], state.stored, program.storage)
-        return Compiled(stages, plan, runner)
+        return Compiled(program, stages, plan, runner, seconds)
 
 
 class NativeRuntime(Runtime):
@@ -101,8 +104,8 @@ class NativeRuntime(Runtime):
         self.target = replace(native_target(), choices=tune if isinstance(tune, Mapping) else {})
 
     def compile(self, program: Program, state: State, threads: int | None) -> Compiled:
-        from ..runtime.native.kernels import NativeKernels
         from ..runtime.native.runtime import NativeProgram
+        from ..runtime.native.sanitize import SanitizedNativeProgram
 
         if self.measures:
             from ..runtime.native.tune import measure_forms
@@ -111,12 +114,34 @@ class NativeRuntime(Runtime):
             measured = measure_forms(program, choices, threads)
             self.target = replace(self.target, choices={**choices, **measured})
         program = replace(program, target=self.target)
-        stages = run_passes(program)
-        plan = make_plan(program, stages["order"], NativeKernels(program.target.shards))
-        return Compiled(stages, plan, NativeProgram(plan, state.stored, threads))
+        stages, plan, seconds = _planned(program)
+        made = SanitizedNativeProgram if self.sanitize else NativeProgram
+        with timed("loops", seconds):
+            runner = made(plan, state.stored, threads)
+        return Compiled(program, stages, plan, runner, seconds)
 
 
-def choose(runtime: str, dtype: str, tune: Tune) -> Runtime:
+def kernels_of(target: Target) -> Kernels:
+    """What the planner asks of the runtime that a target describes."""
+    if not target.generated:
+        return kernels
+    from ..runtime.native.kernels import NativeKernels  # llvmlite takes 0.1 s to load
+
+    return NativeKernels(target.shards)
+
+
+def _planned(program: Program) -> tuple[dict[str, Graph], Plan, dict[str, float]]:
+    """A program's stages and plan, and how many seconds each took."""
+    seconds: dict[str, float] = {}
+    stages = run_passes(program, seconds)
+    with timed("plan", seconds):
+        plan = make_plan(program, stages["order"], kernels_of(program.target))
+    return stages, plan, seconds
+
+
+def choose(
+    runtime: str, dtype: str = "float32", tune: Tune = False, sanitize: bool = False
+) -> Runtime:
     """The runtime that `compile` was asked for; CompileError where it cannot do what is asked."""
     if runtime not in RUNTIMES:
         raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
@@ -133,9 +158,17 @@ def choose(runtime: str, dtype: str, tune: Tune) -> Runtime:
         raise CompileError(
             f'tune: got {tune!r}: the {runtime} runtime has nothing to tune, use runtime="native"'
         )
+    if not isinstance(sanitize, bool):
+        raise CompileError(f"sanitize: got {sanitize!r}, expected True or False")
+    if sanitize and runtime == "reference":
+        raise CompileError('sanitize: got True: the reference runtime has no arena, use "blas"')
+    chosen: Runtime
     if runtime == "auto":
-        return NativeRuntime(tune) if _llvm_works() else BlasRuntime()
-    return _native(tune) if runtime == "native" else PLAIN[runtime]()
+        chosen = NativeRuntime(tune) if _llvm_works() else BlasRuntime()
+    else:
+        chosen = _native(tune) if runtime == "native" else PLAIN[runtime]()
+    chosen.sanitize = sanitize
+    return chosen
 
 
 def _are_choices(tune: object) -> bool:

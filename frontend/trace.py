@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ..ir import CompileError, Graph, Node, TensorType
 from ..ir.types import FLOATS, N
 from ..passes.autodiff import OWN, SHARED
+from ..passes.pipeline import Program
+from ..passes.target import Target
 from . import ops
 from .losses import TARGET_DTYPES
 from .value import Trace, Value
@@ -41,6 +43,30 @@ def trace(
         return t.builder.graph(program, tuple(t.inputs.values()), {"output": output.node})
     outputs = _loss(t, model, output, program)
     return t.builder.graph(program, tuple(t.inputs.values()), outputs)
+
+
+def trace_program(
+    model: Sequential,
+    input_shape: tuple[int, ...],
+    name: str,
+    dtype: str,
+    training: bool,
+    rows: int,
+    target: Target,
+) -> Program:
+    """The program `name`, traced, and what the passes are to make of it for batches of `rows`."""
+    graph = trace(model, input_shape, name, dtype, training)
+    wrt: tuple[str, ...] = ()
+    updates = {}
+    if name == "step":
+        assert model.optimizer is not None
+        wrt = tuple(model.parameters)
+        shapes = {n: p.shape for n, p in model.parameters.items()}
+        updates = {n: trace_update(model.optimizer, s, dtype) for n, s in shapes.items()}
+    elif name == "grads":
+        wrt = ("x", *model.parameters)
+    storage = {n: model.state.forms.get(n) for n in model.state.shapes}
+    return Program(graph, rows, wrt, updates, storage, target)
 
 
 def trace_update(optimizer: Optimizer, shape: tuple[int, ...], dtype: str) -> Graph:

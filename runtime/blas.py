@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from ..ir import Node
 from ..passes.memory import ALIGN, Buffer
 from ..passes.plan import Loop, Plan, Step, Value
 from .binding import Binding, Call
+from .cores import cores
 from .kernels import KERNELS
 from .library import ThreadLimit
-from .profile import Profile, profile_of
+from .native.peaks import peaks
+from .profile import Profile, Spent, fastest, named, profile_of
+from .timeline import Span
 from .work import PRODUCTS, flops
 
 # FLOP. With products of 13 million the example CNN's step takes about as long on one thread as on
@@ -76,23 +80,35 @@ class BlasProgram:
         return bound.outputs
 
     def profile(self, rows: int, feed: Callable[[], None], repeat: int) -> Profile:
-        """The median time of each step over `repeat` runs; `feed` sets the inputs before each."""
-        bound = self.bind(rows)
-        times = np.zeros((repeat + 1, len(bound.calls)))
-        for run in range(repeat + 1):  # the first one warms up
+        """Where the time of a batch goes, over the fastest of `repeat` runs.
+
+        `feed` sets the inputs before each run, and is a row of its own. Ordinary runs, in turns
+        with those that are timed step by step, say how long a step takes.
+        """
+        bound, plain = self.bind(rows), np.zeros(repeat + 1)
+        moments = np.zeros((repeat + 1, len(bound.calls) + 2))
+        for turn in range(repeat + 1):  # the first one warms up
+            begin = time.perf_counter()
             feed()
-            with self.limit, np.errstate(all="ignore"):
-                for i, (_, calls) in enumerate(bound.calls):
-                    begin = time.perf_counter()
-                    for call in calls:
-                        call()
-                    times[run, i] = time.perf_counter() - begin
-        spent: dict[Step, float] = {}
-        for (step, _), seconds in zip(bound.calls, np.median(times[1:], axis=0), strict=True):
-            if step is not None:
-                spent[step] = spent.get(step, 0.0) + float(seconds)
-        in_blas = (*PRODUCTS, "sum")
-        return profile_of(spent, rows, lambda node: "blas" if node.op in in_blas else "numpy")
+            self.run(rows)
+            plain[turn] = time.perf_counter() - begin
+            moments[turn] = self._moments(bound, feed)
+        steps: list[Step | str] = ["feed", *(step or "move new values" for step, _ in bound.calls)]
+        spent, spans = _spent(steps, moments[1:])
+        limits = peaks(min(self.limit.count or cores(), cores()))
+        return profile_of(self.plan, rows, spent, _form, plain[1:].min(), limits, spans)
+
+    def _moments(self, bound: Bound, feed: Callable[[], None]) -> list[float]:
+        """When a run began, had its inputs, and was done with each step."""
+        moments = [time.perf_counter()]
+        feed()
+        moments.append(time.perf_counter())
+        with self.limit, np.errstate(all="ignore"):
+            for _, calls in bound.calls:
+                for call in calls:
+                    call()
+                moments.append(time.perf_counter())
+        return moments
 
     def _bind(self, rows: int) -> Bound:
         assert 1 <= rows <= self.plan.rows
@@ -102,17 +118,21 @@ class BlasProgram:
     def _bind_parts(self, rows: int) -> Bound:
         calls: list[tuple[Step | None, tuple[Call, ...]]] = []
         for part in self.plan.parts:
-            if isinstance(part, Step):
-                calls.append((part, tuple(self._calls(part, 0, rows, rows))))
-                continue
-            for row in range(0, rows, part.tile):
-                stop = min(row + part.tile, rows)
-                calls += [(s, tuple(self._calls(s, row, stop, rows))) for s in part.steps]
+            calls += self._part(part, rows)
         calls.append((None, tuple(self._moves())))
         flat = tuple(call for _, some in calls for call in some)
         inputs = {k: self._array(v, 0, rows) for k, v in self.plan.inputs.items()}
         outputs = {k: self._array(v, 0, rows) for k, v in self.plan.outputs.items()}
         return Bound(tuple(calls), flat, inputs, outputs)
+
+    def _part(self, part: Step | Loop, rows: int) -> Iterator[tuple[Step | None, tuple[Call, ...]]]:
+        if isinstance(part, Step):
+            yield part, tuple(self._calls(part, 0, rows, rows))
+            return
+        for row in range(0, rows, part.tile):
+            stop = min(row + part.tile, rows)
+            for step in part.steps:
+                yield step, tuple(self._calls(step, row, stop, rows))
 
     def _calls(self, step: Step, row: int, stop: int, rows: int) -> Iterator[Call]:
         operands = [self._array(v, row, stop) for v in step.operands]
@@ -150,6 +170,32 @@ class BlasProgram:
     def _raw(self, buffer: Buffer, nbytes: int, skip: int = 0) -> np.ndarray:
         begin = buffer.offset + skip
         return self.arena[begin : begin + nbytes]
+
+
+def _spent(
+    steps: Sequence[Step | str], moments: np.ndarray
+) -> tuple[dict[Step | str, Spent], tuple[Span, ...]]:
+    """What steps took in the fastest runs, and the very fastest.
+
+    `moments` [run, 1 + step] are when a run began, and when it was done with each step.
+    """
+    seconds, whole = np.diff(moments), moments[:, -1] - moments[:, 0]
+    mean = seconds[fastest(whole)].mean(axis=0)
+    spent = dict.fromkeys(steps, 0.0)
+    for what, took in zip(steps, mean, strict=True):
+        spent[what] += float(took)
+    best = int(whole.argmin())
+    begins = moments[best] - moments[best, 0]
+    spans = (
+        Span(0, *named(what), float(begin), float(took))
+        for what, begin, took in zip(steps, begins[:-1], seconds[best], strict=True)
+    )
+    return {what: Spent(took, took) for what, took in spent.items()}, tuple(spans)
+
+
+def _form(node: Node) -> str:
+    """How a step runs."""
+    return "blas" if node.op in (*PRODUCTS, "sum") else "numpy"
 
 
 def suited_threads(plan: Plan) -> int | None:

@@ -1,4 +1,4 @@
-"""The entry points of a program: `run` for one batch, `epoch` for batch after batch.
+"""The entry points of a program: `run` for one batch, `epoch` and `apply` for batch after batch.
 
 Both get a context, a few words of 64 bits, and the number of the worker that calls them.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...passes.memory import aligned
+from ...passes.plan import Plan
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .jit import host
 from .lanes import LANES
 from .module import Module, clock, meetings, share
 from .site import Int, Work
+from .stamps import BEGIN, GATHER, NOTHING, TALLY, WAIT
 from .sweep import lanes_of
 
 # The context that every call gets is words of 64 bits, of which these are addresses.
-ADDRESSES = ("arena", "state", "meet", "x", "y", "order", "sums")
+ADDRESSES = ("arena", "state", "meet", "x", "y", "order", "sums", "out")
 SCALARS = {"lr": "double", "step": "i64", "seed": "i64"}  # inputs that are not a row's
 WORDS = (*ADDRESSES, "rows", "count", "bytes", *SCALARS)
 
@@ -44,20 +46,19 @@ def _run_batch(
     m: Module, k: Function, context: Mapping[str, Value], own: Value, rows: Value
 ) -> None:
     """Every step in order; workers meet before one that needs what another has to finish."""
-    clock(m, k, own, None)
     for call, meet in zip(m.calls, meetings(m.calls), strict=True):
-        if meet and not m.timed:
-            _meet(m, k, context)
+        if meet:
+            _meet(m, k, context, own)
         shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
         k.call(f"@{call.name}", *shared)
-        if m.timed:
-            _meet(m, k, context)
-        clock(m, k, own, call.step)
+        if call.slot is not None:
+            clock(m, k, own, call.slot)
 
 
-def _meet(m: Module, k: Function, context: Mapping[str, Value]) -> None:
+def _meet(m: Module, k: Function, context: Mapping[str, Value], own: Value) -> None:
     if m.workers > 1:
         k.call("@meet", context["meet"])
+        clock(m, k, own, WAIT)
 
 
 def _entry(m: Module, name: str, title: str) -> tuple[Function, dict[str, Value], Value]:
@@ -66,15 +67,22 @@ def _entry(m: Module, name: str, title: str) -> tuple[Function, dict[str, Value]
     return k, context, _own(m, k, context)
 
 
-def add_run(m: Module) -> None:
+def add_run(m: Module, name: str = "run") -> None:
     """run(context, worker): one batch of context's rows, from what is in the arena."""
-    k, context, own = _entry(m, "run", "one batch")
+    k, context, own = _entry(m, name, "one batch")
     mode = k.stack("i32")
     k.call("@flush", mode.pointer())
+    clock(m, k, own, BEGIN)
+    clock(m, k, own, NOTHING)
     _run_batch(m, k, context, own, context["rows"])
-    _meet(m, k, context)
+    _meet(m, k, context, own)
     k.call("@restore", mode.pointer())
     m.functions.append(k)
+
+
+def has_epoch(plan: Plan) -> bool:
+    """Whether a plan's batches can be run one after the other in one call."""
+    return "loss" in plan.outputs
 
 
 def add_epoch(m: Module) -> None:
@@ -82,23 +90,58 @@ def add_epoch(m: Module) -> None:
 
     Loss times rows and the number correct are added to `sums`; the step goes on by 1 each.
     """
-    if "loss" not in m.plan.outputs:
+    if not has_epoch(m.plan):
         return
     k, context, own = _entry(m, "epoch", "batch after batch of the rows in order")
     mode = k.stack("i32")
     k.call("@flush", mode.pointer())
     with k.range(0, context["count"], m.plan.rows) as start:
+        clock(m, k, own, BEGIN)
+        clock(m, k, own, NOTHING)
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
         share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b)), m.workers)
         with k.when(k.parameters["worker"].equals(0)):
             _put_scalars(m, k, context, start)
-        _meet(m, k, context)
+        clock(m, k, own, GATHER)
+        _meet(m, k, context, own)
         _run_batch(m, k, context, own, rows)
         with k.when(k.parameters["worker"].equals(0)):
             _tally(m, k, context, rows)
-        _meet(m, k, context)
+        clock(m, k, own, TALLY)
+        _meet(m, k, context, own)
     k.call("@restore", mode.pointer())
     m.functions.append(k)
+
+
+def add_apply(m: Module) -> None:
+    """apply(context, worker): batch after batch of x's rows as they lie, the output's to `out`."""
+    if set(m.plan.outputs) != {"output"}:
+        return
+    k, context, own = _entry(m, "apply", "batch after batch of the rows of x")
+    mode = k.stack("i32")
+    k.call("@flush", mode.pointer())
+    with k.range(0, context["count"], m.plan.rows) as start:
+        rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
+        share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
+        _meet(m, k, context, own)
+        _run_batch(m, k, context, own, rows)
+        _meet(m, k, context, own)
+        share(k, Work(rows, lambda a, b: _hand_out(m, k, context, start, a, b)), m.workers)
+        _meet(m, k, context, own)
+    k.call("@restore", mode.pointer())
+    m.functions.append(k)
+
+
+def _hand_out(
+    m: Module, k: Function, context: Mapping[str, Value], start: Int, begin: Int, end: Int
+) -> None:
+    """Rows begin to end of a batch's output, to `out` from row `start` on."""
+    value = m.plan.outputs["output"]
+    scalar, size = DTYPE_SCALARS[value.type.dtype], value.type.size(1)
+    source = Array(k, context["arena"], scalar, value.buffer.offset * 8 // BITS[scalar])
+    target = Array(k, context["out"], scalar)
+    with k.range(begin, end) as i:
+        _copy_row(k, source.at(i * size), target.at((start + i) * size), size, False)
 
 
 def _tally(m: Module, k: Function, context: Mapping[str, Value], rows: Value) -> None:
@@ -126,16 +169,22 @@ def _put_scalars(m: Module, k: Function, context: Mapping[str, Value], start: In
 
 
 def _gather(
-    m: Module, k: Function, context: Mapping[str, Value], start: Int, begin: Int, end: Int
+    m: Module,
+    k: Function,
+    context: Mapping[str, Value],
+    start: Int,
+    begin: Int,
+    end: Int,
+    ordered: bool = True,
 ) -> None:
-    """Rows begin to end of the batch from `start` on: x and y as the order has them.
+    """Rows begin to end of the batch from `start` on: x and y as the order has them, if it does.
 
     x may be bytes (images), which are divided by 255.
     """
     order = Array(k, context["order"], "i64")
     places = {n: m.plan.inputs[n] for n in ("x", "y") if n in m.plan.inputs}
     with k.range(begin, end) as i:
-        row = order.load(start + i)
+        row = order.load(start + i) if ordered else start + i
         for name, place in places.items():
             scalar, size = DTYPE_SCALARS[place.type.dtype], place.type.size(1)
             slot = Array(k, context["arena"], scalar, place.buffer.offset * 8 // BITS[scalar])

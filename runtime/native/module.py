@@ -9,11 +9,12 @@ from itertools import product
 import numpy as np
 
 from ...passes.memory import Buffer, aligned
-from ...passes.plan import Plan, Step
+from ...passes.plan import Plan
 from ...passes.plan import Value as Place
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .prelude import prelude
 from .site import Int, Work
+from .stamps import log_bytes, stamp
 
 PARAMETERS = (
     ("arena", "ptr"),
@@ -22,19 +23,18 @@ PARAMETERS = (
     ("rows", "i64"),
     ("worker", "i64"),
 )
-CLOCKS = 1  # moments that are kept besides the seconds of steps: the last one
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function that a batch runs, what it touches, and the step whose time it takes.
+    """A function that a batch runs, what it touches, and the slot of what it does (stamps.py).
 
     `alone` says that only the first worker has work. `touches` is (read, written), None for all.
     """
 
     name: str
     alone: bool
-    step: Step | None = None
+    slot: int | None = None
     touches: tuple[Sequence[Buffer], Sequence[Buffer]] | None = None
 
     def waits_for(self, earlier: Call) -> bool:
@@ -74,15 +74,15 @@ class Module:
     plan: Plan
     offsets: Mapping[str, int]  # of the model's arrays, bytes from the first one
     workers: int
-    timed: bool = False  # whether each worker notes how long its steps take, in its own arena
+    timed: bool = False  # whether each worker notes when it was done with what: see stamps.py
     functions: list[Function] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)  # what a batch runs, in order
 
     @property
     def own_bytes(self) -> int:
-        """Bytes of each worker's own arena; behind the plan's are the seconds of timed steps."""
-        clock = 8 * (len(list(self.plan.steps())) + CLOCKS) if self.timed else 0
-        return aligned(self.plan.private_bytes) + aligned(clock)
+        """Bytes of each worker's own arena; behind the plan's is the log of a timed module."""
+        log = log_bytes(self.plan) if self.timed else 0
+        return aligned(self.plan.private_bytes) + aligned(log)
 
     @property
     def arena_bytes(self) -> int:
@@ -139,16 +139,10 @@ def share(k: Function, work: Work, workers: int, alone: bool = False) -> bool:
     return False
 
 
-def clock(m: Module, k: Function, own: Value, step: Step | None) -> None:
-    """In a timed module: adds the time since the last clock to a step's seconds."""
-    if not m.timed:
-        return
-    words = Array(k, own, "double", aligned(m.plan.private_bytes) // 8)
-    now = k.raw("call double @now()", "double")
-    assert now is not None
-    if step is not None:
-        words.store(words.load(step.time) + (now - words.load(0)), step.time)
-    words.store(now)
+def clock(m: Module, k: Function, own: Value, slot: int) -> None:
+    """In a timed module: what was done since the last clock belongs to a slot."""
+    if m.timed:
+        stamp(m.plan, k, own, slot)
 
 
 def partial_sum(m: Module, k: Function, value: Place, buffer: Buffer, shard: Int) -> Array:

@@ -2,64 +2,42 @@
 
 from __future__ import annotations
 
-import time
-
 from .jit import host
+from .parking import LOT, parking
+from .stamps import tick
 
-SPINS = 2000  # turns of waiting at a barrier before the core is offered to others
+# The block where a program's workers meet, in bytes: how many have come, how often they have met,
+# and where those sleep who wait long.
+COME, TURN, BENCH = 0, 64, 128
+MEET = BENCH + LOT
 
 BARRIER = """
-declare i32 @sched_yield()
-
 define void @meet(ptr %%meet) #0 {
 entry:
-  %%turn = getelementptr i8, ptr %%meet, i64 64
+  %%turn = getelementptr i8, ptr %%meet, i64 %(turn)d
+  %%bench = getelementptr i8, ptr %%meet, i64 %(bench)d
   %%now = load atomic i32, ptr %%turn acquire, align 4
   %%before = atomicrmw add ptr %%meet, i32 1 acq_rel
   %%others = add i32 %%before, 1
-  %%last = icmp eq i32 %%others, %d
+  %%last = icmp eq i32 %%others, %(workers)d
   br i1 %%last, label %%release, label %%wait
 release:
   store atomic i32 0, ptr %%meet monotonic, align 4
   %%next = add i32 %%now, 1
-  store atomic i32 %%next, ptr %%turn release, align 4
+  store atomic i32 %%next, ptr %%turn seq_cst, align 4
+  call void @unpark(ptr %%bench)
   ret void
 wait:
-  %%spins = phi i32 [0, %%entry], [%%more, %%patience], [0, %%yield]
-  %%seen = load atomic i32, ptr %%turn acquire, align 4
-  %%open = icmp ne i32 %%seen, %%now
-  br i1 %%open, label %%done, label %%patience
-patience:
-  %%more = add i32 %%spins, 1
-  %%tired = icmp sgt i32 %%more, %d
-  br i1 %%tired, label %%yield, label %%wait
-yield:
-  %%ignored = call i32 @sched_yield()
-  br label %%wait
-done:
+  call void @park(ptr %%turn, i32 %%now, ptr %%bench)
   ret void
-}"""
-
-NOW = """
-declare i32 @clock_gettime(i32, ptr)
-define double @now() #0 {
-  %%slot = alloca [2 x i64]
-  %%failed = call i32 @clock_gettime(i32 %d, ptr %%slot)
-  %%seconds = load i64, ptr %%slot
-  %%second = getelementptr i64, ptr %%slot, i64 1
-  %%nanos = load i64, ptr %%second
-  %%whole = sitofp i64 %%seconds to double
-  %%part = sitofp i64 %%nanos to double
-  %%scaled = fmul double %%part, 1.0e-9
-  %%now = fadd double %%whole, %%scaled
-  ret double %%now
 }"""
 
 
 def prelude(workers: int, timed: bool) -> str:
-    """What a program's functions call: meet, flush, restore, and in a timed one now."""
-    parts = [BARRIER % (workers, SPINS), flush_mode()]
-    return "\n".join([*parts, NOW % time.CLOCK_MONOTONIC] if timed else parts)
+    """What a program's functions call: meet, flush, restore, and in a timed one now and tick."""
+    barrier = BARRIER % {"workers": workers, "turn": TURN, "bench": BENCH}
+    parts = [parking(workers), barrier, flush_mode()]
+    return "\n".join([*parts, tick()] if timed else parts)
 
 
 def flush_mode() -> str:

@@ -93,11 +93,11 @@ class Product:
             return
         k, n = self.k, lanes[0][1]
         kept = k.stack(sums[0][0].scalar, turns * n)
-        for i, value in enumerate(itertools.chain.from_iterable(sums)):
-            kept.store(value, i * n)
-        with k.range(0, len(sums)) as p, k.range(0, len(lanes) * n, n) as start:
-            value = kept.load(p * (len(lanes) * n) + start, n)
-            self.write(row + p, column + start, width, value)
+        for number, value in enumerate(itertools.chain.from_iterable(sums)):
+            kept.store(value, number * n)
+        with k.range(0, len(sums)) as i, k.range(0, len(lanes) * n, n) as at:
+            value = kept.load(i * (len(lanes) * n) + at, n)
+            self.write(row + i, column + at, width, value)
 
     @cached_property
     def _length(self) -> int:

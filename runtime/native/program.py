@@ -14,12 +14,13 @@ from ...passes.memory import Buffer, aligned
 from ...passes.plan import Loop, Plan, Step
 from ...passes.plan import Value as Place
 from .dsl import BITS, DTYPE_SCALARS, Array, Function
-from .entry import add_epoch, add_run
+from .entry import add_apply, add_epoch, add_run
 from .jit import host
 from .kernels import KERNELS
 from .module import PARAMETERS, Call, Module, clock, in_buffer, partial_sum, place, share
 from .movers import fill, strided
 from .site import Int, Site, Work
+from .stamps import MOVES, TOTALS
 from .sweep import GRAIN
 from .target import SMALL, step_seconds
 
@@ -37,6 +38,7 @@ def build(plan: Plan, offsets: Mapping[str, int], workers: int, timed: bool = Fa
     _add_moves(m)
     add_run(m)
     add_epoch(m)
+    add_apply(m)
     return m
 
 
@@ -47,7 +49,7 @@ def _add_step(m: Module, step: Step) -> None:
     small = step_seconds(step, m.plan.rows) < SMALL
     serial = share(k, KERNELS[step.node.op].emit(site), m.workers, alone=small)
     m.functions.append(k)
-    m.calls.append(Call(k.name, serial, step, _touched([step])))
+    m.calls.append(Call(k.name, serial, step.time, _touched([step])))
 
 
 def _touched(steps: Sequence[Step]) -> tuple[list[Buffer], list[Buffer]]:
@@ -90,7 +92,7 @@ def _add_loop(m: Module, loop: Loop) -> None:
                 k.call(
                     f"@{name}", *shared, k.integer(row), k.integer(count), rows, k.integer(shard)
                 )
-                clock(m, k, shared[2], step)
+                clock(m, k, shared[2], step.time)
 
     def run_shards(begin: Int, end: Int) -> None:
         with k.range(begin, end) as shard:
@@ -143,7 +145,7 @@ def _add_totals(m: Module, loop: Loop) -> None:
         share(k, _total(k, total, parts, value.type.size(1)), m.workers)
     m.functions.append(k)
     totals, partials = [v.buffer for v, _ in loop.partials], [b for _, b in loop.partials]
-    m.calls.append(Call(k.name, m.workers == 1, None, (partials, totals)))
+    m.calls.append(Call(k.name, m.workers == 1, TOTALS, (partials, totals)))
 
 
 def _total(k: Function, total: Array, parts: Sequence[Array], size: int) -> Work:
@@ -192,4 +194,4 @@ def _add_moves(m: Module) -> None:
             target = Array(k, k.parameters["state"], source.scalar, m.offsets[name] // nbytes)
             strided(k, source, target, [size], [1], [1])
     m.functions.append(k)
-    m.calls.append(Call(k.name, alone=True))
+    m.calls.append(Call(k.name, alone=True, slot=MOVES))

@@ -9,7 +9,6 @@ from .dsl import BITS, Array, Function, Value
 from .jit import host
 from .movers import concrete, strides
 from .site import Int, Site, Work, alone
-from .sweep import lanes_of
 
 TURNS = 4  # sums in flight, so that additions do not wait for one another
 

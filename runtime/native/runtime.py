@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,14 +14,21 @@ from ...passes.memory import aligned
 from ...passes.plan import Plan
 from ..blas import aligned_arena
 from ..library import ThreadLimit, provider
-from ..profile import Profile, profile_of
+from ..profile import Profile
 from .calls import sgemm_address
 from .entry import WORDS
 from .jit import Machine
 from .module import Module, as_arrays
+from .parking import prepare
+from .prelude import BENCH, MEET
 from .program import build
-from .target import suited_workers
+from .target import step_seconds, suited_workers
+from .timing import profile
 from .workers import Workers
+
+ENTRIES = ("run", "epoch", "apply")
+PLACES = {name: i for i, name in enumerate(WORDS)}  # in the context
+CALL_SECONDS = 0.1  # of a call that evaluates or predicts: Ctrl-C waits no longer than that
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class NativeProgram:
     def _build(self, workers: int, timed: bool) -> None:
         self.base = min((a.ctypes.data for a in self.outer.values()), default=0)
         offsets = {name: a.ctypes.data - self.base for name, a in self.outer.items()}
-        self.module: Module = build(self.plan, offsets, workers, timed)
+        self.module = self._module(offsets, workers, timed)
         text = self.module.text()
         self.blas = provider() if "@gemmc_sgemm" in text else None
         symbols = [("gemmc_sgemm", sgemm_address(self.blas))] if self.blas else []
@@ -56,16 +64,20 @@ class NativeProgram:
             return self._build(1, timed)  # a BLAS with threads of its own: one worker calls it
         self._limit = ThreadLimit(1 if told else None, self.blas)  # the workers are the threads
         self.machine = Machine(text, symbols)
-        self._functions = {name: self.machine.address(name) for name in ("run", "epoch")}
+        self._functions = {name: self.machine.address(name) for name in ENTRIES}
         self.workers = Workers(workers)
         self.arena = aligned_arena(self.module.arena_bytes)
-        self._meet = aligned_arena(128)
+        self._meet = aligned_arena(MEET)
         self._meet.fill(0)
+        prepare(self._meet, BENCH)
         self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
         self._context = np.zeros(len(WORDS), np.int64)
         self._context_address = self._context.ctypes.data  # asked once: each answer is an object
         self._put(arena=self.arena.ctypes.data, state=self.base, meet=self._meet.ctypes.data)
+
+    def _module(self, offsets: Mapping[str, int], workers: int, timed: bool) -> Module:
+        return build(self.plan, offsets, workers, timed)
 
     def bind(self, rows: int) -> Slots:
         """Where inputs are to be put, and outputs will be, for a batch of `rows` rows."""
@@ -107,38 +119,44 @@ class NativeProgram:
         pointers = {"x": x, "y": y, "order": order, "sums": sums}
         self._put(**{k: a.ctypes.data for k, a in pointers.items()})
         self._put(count=len(order), bytes=int(x.dtype == np.uint8), step=step, seed=seed)
-        self._context.view(np.float64)[WORDS.index("lr")] = lr
+        self._context.view(np.float64)[PLACES["lr"]] = lr
         self._call("epoch")
         return float(sums[0]), float(sums[1]) if "correct" in self.plan.outputs else float("nan")
 
-    def takes(self, x: np.ndarray, y: np.ndarray) -> bool:
-        """Whether `epoch` can read rows of these arrays without a conversion."""
-        wanted = self.plan.inputs["y"].type.numpy
-        return x.dtype in (np.float32, np.uint8) and y.dtype == wanted
+    def apply(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Writes the output for every row of x into `out`; x is as for `epoch`."""
+        assert x.flags.c_contiguous and out.flags.c_contiguous and len(out) == len(x)
+        self._put(x=x.ctypes.data, out=out.ctypes.data)
+        self._put(count=len(x), bytes=int(x.dtype == np.uint8))
+        self._call("apply")
+
+    def takes(self, x: np.ndarray, y: np.ndarray | None = None) -> bool:
+        """Whether `epoch` or `apply` can read rows of these arrays without a conversion."""
+        fits = y is None or y.dtype == self.plan.inputs["y"].type.numpy
+        return fits and x.dtype in (np.float32, np.uint8)
+
+    @cached_property
+    def call_rows(self) -> int:
+        """Rows for which a call takes about CALL_SECONDS, in whole batches."""
+        seconds = sum(step_seconds(step, self.plan.rows) for step in self.plan.steps())
+        return max(1, int(CALL_SECONDS / max(seconds, 1e-6))) * self.plan.rows
 
     def profile(self, rows: int, feed: Callable[[], None], repeat: int) -> Profile:
-        """The median time of each step over `repeat` runs; `feed` sets the inputs before each.
+        """Where the time of a batch goes, which `feed` puts into the inputs; see timing.py.
 
-        Measured by a twin of this program that reads the clock after every step: in a region, which
-        runs them tile by tile, of each worker, and the mean of those.
+        Measured by a twin of this program, compiled for it, in `repeat` turns with this one.
         """
         twin = copy.copy(self)
         twin._slots = {}
         twin._build(self.workers.count, timed=True)
-        inputs, own = self.bind(rows).inputs, twin.module.own_bytes
-        seconds = twin.arena[aligned(self.plan.arena_bytes) :][: self.workers.count * own]
-        seconds = seconds.reshape(self.workers.count, own)[:, aligned(self.plan.private_bytes) :]
-        words, runs = seconds.view(np.float64), []
-        for _ in range(repeat + 1):  # the first one warms up
-            feed()
-            for name, slot in twin.bind(rows).inputs.items():
-                np.copyto(slot, inputs[name])
-            words[:] = 0.0
-            twin.run(rows)
-            runs.append(words.mean(axis=0))
-        medians = np.median(runs[1:], axis=0)
-        spent = {step: float(medians[step.time]) for step in self.plan.steps()}
-        return profile_of(spent, rows, form)
+        feed()
+        return profile(self, twin, rows, repeat, form)
+
+    def own_arenas(self) -> np.ndarray:
+        """The workers' private arenas, a row of bytes each."""
+        count, size = self.workers.count, self.module.own_bytes
+        begin = aligned(self.plan.arena_bytes)
+        return self.arena[begin : begin + count * size].reshape(count, size)
 
     def text(self, stage: str) -> str:
         """The program as "loops", "llvm" or "assembly"."""
@@ -151,11 +169,11 @@ class NativeProgram:
 
     def _call(self, name: str) -> None:
         with self._limit:
-            self.workers.run(self._functions[name], self._context_address, keep=self)
+            self.workers.run(self._functions[name], self._context_address)
 
     def _put(self, **words: int) -> None:
         for name, word in words.items():
-            self._context[WORDS.index(name)] = word
+            self._context[PLACES[name]] = word
 
 
 def form(node: Node) -> str:

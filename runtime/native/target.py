@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from functools import cache
 
 from ...passes.plan import Plan, Step
 from ...passes.target import Target
+from ..cores import cores
 from ..work import flops
 from .jit import host
 
@@ -32,13 +32,6 @@ def native_target(system: str = sys.platform, machine: str = platform.machine())
         shards=max(SHARDS, cores()),
         cache_bytes=1 << 18,
     )
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 FLOPS, BYTES = 200e9, 60e9  # what a core does in a second, FLOP and bytes moved

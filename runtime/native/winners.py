@@ -7,9 +7,8 @@ by the winner's number. The channels of the image lie in the lanes, the taps in 
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ...ir import Node
 from .dsl import BITS, Array, Function, Value

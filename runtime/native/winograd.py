@@ -79,11 +79,10 @@ class Winograd:
 
     def run(self, begin: Int, end: Int) -> None:
         """Images from begin to end."""
-        with self.k.range(begin, end) as n:
-            with self.k.range(0, self.ho // 2, self.lines) as y:
-                self._transform(n, y)
-                self._multiply()
-                self._finish(n, y)
+        with self.k.range(begin, end) as n, self.k.range(0, self.ho // 2, self.lines) as y:
+            self._transform(n, y)
+            self._multiply()
+            self._finish(n, y)
 
     def _transform(self, n: Int, y: Int) -> None:
         """The elements of a block's tiles, whose lines begin at y."""

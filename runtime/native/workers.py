@@ -1,62 +1,109 @@
-"""Worker threads: Python threads that spend a program's run inside one native call each."""
+"""Worker threads: Python threads that live inside one native call each, where they wait for work.
+
+A `Pool` is a number of threads beside the one that calls; each Python thread that calls programs
+has its own, so that two of them have two. Between calls a worker looks for the next one for a short
+time, so that it is there within a microsecond, and then sleeps until it is woken.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import operator
 import os
+import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
-from functools import partial
-from queue import SimpleQueue
-from threading import Thread
+from functools import cache
+
+import numpy as np
+
+from ..blas import aligned_arena
+from .desk import CORE, COUNT, FUNCTION, LINE, LINES, LOUNGE, desk, desk_bytes
+from .jit import Machine
+from .parking import prepare
 
 Native = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)  # (context, worker): no GIL held
 
 
 class Workers:
-    """`count` workers, the calling thread among them; the others end with this or the process."""
+    """`count` workers, the calling thread among them."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._calls: dict[int, Callable[[int, int], None]] = {}  # by address
-        self._hire()
+        self._alone: dict[int, Callable[[int, int], None]] = {}  # functions by address
+        if count > 1:
+            pool(count)
 
-    def run(self, address: int, context: int, keep: object = None) -> None:
-        """Calls the function at `address` on every worker; its last barrier makes this wait.
-
-        `keep` is what the function needs: the others may be about to leave it when this is back.
-        """
-        call = self._calls.get(address) or self._calls.setdefault(address, Native(address))
-        if self.count == 1:
-            call(context, 0)
+    def run(self, address: int, context: int) -> None:
+        """Calls the function (context, worker) at `address` on every worker; all have returned."""
+        if self.count > 1:
+            pool(self.count).call(address, context)
             return
-        if self._process != os.getpid():
-            self._hire()
-        starts = [
-            partial(queue.put, (partial(call, context, i), keep))
-            for i, queue in enumerate(self._queues, 1)
-        ]
-        # In one call of C: between two of Python's, Ctrl-C could leave workers waiting for ever.
-        deque(map(operator.call, [*starts, partial(call, context, 0)]), maxlen=0)
-
-    def _hire(self) -> None:
-        """Starts the threads; once more in a process that was forked, which has none of them."""
-        self._process = os.getpid()
-        self._queues: list[SimpleQueue] = [SimpleQueue() for _ in range(1, self.count)]
-        for i, queue in enumerate(self._queues, 1):
-            Thread(target=_serve, args=(queue,), name=f"gemmc-{i}", daemon=True).start()
-        weakref.finalize(self, _dismiss, self._queues)
+        call = self._alone.get(address) or self._alone.setdefault(address, Native(address))
+        call(context, 0)
 
 
-def _serve(queue: SimpleQueue) -> None:
-    """Does what is put into the queue, until that is None."""
-    while (task := queue.get()) is not None:
-        task[0]()
-        del task  # what it keeps may go before the next one comes
+class Pool:
+    """The threads of a pool, which end with it, and the desk where work is laid out."""
+
+    def __init__(self, count: int) -> None:
+        code = _code(count)
+        self._desk = aligned_arena(desk_bytes(count))
+        self._desk.fill(0)
+        self._desk.view(np.int32)[COUNT // 4] = count
+        prepare(self._desk, LOUNGE)
+        self._address = self._desk.ctypes.data
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)
+        self._call = function(code.address("call"))
+        weakref.finalize(self, _dismiss, code, self._desk).atexit = False
+        for i in range(1, count):
+            arguments = (code, self._desk, i)
+            threading.Thread(target=_work, args=arguments, name=f"gemmc-{i}", daemon=True).start()
+
+    def call(self, address: int, context: int) -> None:
+        """One call of C, so that Ctrl-C cannot leave workers behind that wait for the others."""
+        self._call(self._address, address, context)
 
 
-def _dismiss(queues: list[SimpleQueue]) -> None:
-    for queue in queues:
-        queue.put(None)
+class _Own(threading.local):
+    """The pools of a Python thread, by their count."""
+
+    def __init__(self) -> None:
+        self.pools: dict[int, Pool] = {}
+        self.process = os.getpid()
+
+
+_own = _Own()
+
+
+def pool(count: int) -> Pool:
+    """This thread's pool of so many workers; a process that was forked has none of the threads."""
+    if _own.process != os.getpid():
+        _own.__init__()  # type: ignore[misc]
+    return _own.pools.get(count) or _own.pools.setdefault(count, Pool(count))
+
+
+@cache
+def _code(count: int) -> Machine:
+    return Machine(desk(count))
+
+
+def _work(code: Machine, desk: np.ndarray, worker: int) -> None:
+    """A thread's life. One that finds itself on another one's core moves to a free one.
+
+    Linux leaves two threads on one core for long when both are always busy.
+    """
+    serve, address = Native(code.address("serve")), desk.ctypes.data
+    cores = desk.view(np.int32)[(LINES + CORE) // 4 :: LINE // 4]
+    function = desk.view(np.int64)[FUNCTION // 8 :]
+    while True:
+        serve(address, worker)
+        if not function[0]:
+            return
+        allowed = os.sched_getaffinity(0)
+        if free := allowed.difference(cores[:worker].tolist()):
+            os.sched_setaffinity(0, free)
+            os.sched_setaffinity(0, allowed)
+
+
+def _dismiss(code: Machine, desk: np.ndarray) -> None:
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("dismiss"))(desk.ctypes.data)
