@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from . import CompileError, Executable, GemmcError, Sequential, compile, load
-from .frontend import doctor, experiments
+from .frontend import doctor, experiments, profiling, stages
+from .frontend.command_line import INTERRUPTED, REFUSED, Parser, check_file, check_folder
 from .frontend.demo import demo
 from .frontend.experiments import EXPERIMENTS, Experiment
-from .frontend.runtimes import ALL_STAGES, RUNTIMES
-from .frontend.trace import PROGRAMS
-
-REFUSED, INTERRUPTED = 2, 130  # exit codes: a bad argument or file; Ctrl-C
+from .frontend.explorer import command as explorer
+from .frontend.model_file import named_object
+from .frontend.runtimes import RUNTIMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code. What is refused is one line on standard error."""
-    chosen = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if words[:1] == ["bench"]:  # it has a command line of its own
+            from .bench.__main__ import main as bench
+
+            return bench(words[1:])
+        chosen = _parser().parse_args(words)
         return chosen.run(chosen) or 0
     except GemmcError as error:
         print(f"gemmc: {error}", file=sys.stderr)
@@ -38,13 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gemmc: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's, with what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"{self.prog}: {message}: see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,12 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("file", metavar="FILE")
     evaluate.add_argument("--subset", action="store_true", help="as the model was trained")
     dump = _add(commands, "dump", _dump, "print what the compiler makes of a model")
-    dump.add_argument("model", help=f"{', '.join(EXPERIMENTS)}, or FILE.py:NAME")
-    dump.add_argument("--stage", choices=ALL_STAGES, help="default: all of them")
-    dump.add_argument("--program", choices=PROGRAMS, default="step")
-    dump.add_argument("--runtime", choices=RUNTIMES, default="auto")
-    dump.add_argument("--batch-size", type=int, default=32)
-    dump.add_argument("--input-shape", metavar="1,28,28", help="of one sample, for FILE.py:NAME")
+    models = f"{', '.join(EXPERIMENTS)}, or FILE.py:NAME"
+    dump.add_argument("model", help=f"{models}; with --pass: FILE.ir, or - for standard input")
+    stages.add_arguments(dump)
+    profile = _add(commands, "profile", _profile, "say where the time of a training step goes")
+    profile.add_argument("model", help=models)
+    profiling.add_arguments(profile)
+    explain = _add(commands, "explain", _explain, "write a page that shows all of a model")
+    explain.add_argument("model", help=models)
+    explorer.add_arguments(explain)
+    verify = _add(commands, "verify", _verify, "check IR as text, and infer its types anew")
+    verify.add_argument("file", metavar="FILE.ir", help="or - for standard input")
+    commands.add_parser("bench", help="compare with PyTorch and other libraries")
     _add(commands, "doctor", _doctor, "what this machine runs gemmc with, and what holds it back")
     return parser
 
@@ -100,7 +102,8 @@ def _train(chosen: argparse.Namespace) -> int:
     executable = compile(
         model, experiment.input_shape, chosen.batch_size, chosen.runtime, chosen.threads
     )
-    _check_places(chosen.save, chosen.plots)
+    check_file("--save", chosen.save)
+    check_folder("--plots", chosen.plots)
     save = _figures(experiment) if chosen.plots else None
     X_train, X_val, X_test, y_train, y_val, y_test = experiment.load(chosen.seed, chosen.subset)
     rows = f"{len(X_train):,} rows to train on, {len(X_val):,} to validate, {len(X_test):,} to test"
@@ -119,16 +122,6 @@ def _train(chosen: argparse.Namespace) -> int:
         for path in save(chosen.plots, executable, history, X_train, y_train, X_test, y_test):
             print(f"wrote {path}")
     return INTERRUPTED if history.interrupted else 0
-
-
-def _check_places(file: str | None, folder: str | None) -> None:
-    """Refuses, before training, places that could not be written to after it."""
-    if file and not Path(file).resolve().parent.is_dir():
-        raise CompileError(f"--save: {file}: there is no folder {Path(file).resolve().parent}")
-    if file and Path(file).is_dir():
-        raise CompileError(f"--save: {file}: is a folder, expected the name of a file")
-    if folder and Path(folder).exists() and not Path(folder).is_dir():
-        raise CompileError(f"--plots: {folder}: is no folder")
 
 
 def _figures(experiment: Experiment) -> Any:
@@ -153,20 +146,31 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _dump(chosen: argparse.Namespace) -> None:
-    executable = _executable(chosen)
-    if chosen.stage:
-        print(executable.ir(chosen.stage, chosen.program))
-        return
-    for stage in executable.stages:
-        print(f"// stage {stage}\n{executable.ir(stage, chosen.program)}\n")
+    for text in stages.dumped(chosen, _executable):
+        print(text)
+
+
+def _profile(chosen: argparse.Namespace) -> None:
+    for text in profiling.profiled(chosen, _executable(chosen)):
+        print(text)
+
+
+def _explain(chosen: argparse.Namespace) -> None:
+    explorer.check_place(chosen.html)
+    print(explorer.explained(chosen, _executable(chosen)))
+
+
+def _verify(chosen: argparse.Namespace) -> None:
+    print(stages.verified(chosen.file))
 
 
 def _executable(chosen: argparse.Namespace) -> Executable:
+    threads = vars(chosen).get("threads")
     if chosen.model in EXPERIMENTS:
         experiment = EXPERIMENTS[chosen.model]
         model, shape = experiment.model(0), experiment.input_shape
-        return compile(model, shape, chosen.batch_size, chosen.runtime)
-    found = _from_file(chosen.model)
+        return compile(model, shape, chosen.batch_size, chosen.runtime, threads)
+    found = named_object(chosen.model, EXPERIMENTS)
     if isinstance(found, Executable):
         return found
     if not isinstance(found, Sequential):
@@ -179,24 +183,7 @@ def _executable(chosen: argparse.Namespace) -> Executable:
         raise CompileError(
             f"--input-shape: got {chosen.input_shape!r}, expected integers like 1,28,28"
         ) from None
-    return compile(found, shape, chosen.batch_size, chosen.runtime)
-
-
-def _from_file(text: str) -> object:
-    """The object that FILE.py:NAME names; running the file is what importing it does."""
-    file, _, name = text.rpartition(":")
-    if not file.endswith(".py") or not name:
-        known = ", ".join(EXPERIMENTS)
-        raise CompileError(f"model: got {text!r}, expected {known}, or FILE.py:NAME")
-    if not Path(file).is_file():
-        raise CompileError(f"model: {file}: there is no such file")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise CompileError(f"model: {file} has no {name!r}")
-    return getattr(module, name)
+    return compile(found, shape, chosen.batch_size, chosen.runtime, threads)
 
 
 if __name__ == "__main__":

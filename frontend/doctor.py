@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..ir import CompileError
 from ..ir.environment import cache_folder, data_folder
+from ..runtime.cores import cores as cores
 from ..runtime.library import Provider, provider, scipy_provider
+from . import machine
 from .datasets import DEBIAN_FOLDER
 
 PACKAGES = (
@@ -37,7 +39,7 @@ GENERIC_KERNELS = ("Generic", "generic")
 
 
 def report() -> str:
-    """A line a fact, then a line a finding with what to do about it."""
+    """A line a fact, then a line a finding with what to do about it; measuring takes a second."""
     own, environment, flags = scipy_provider(), dict(os.environ), cpu_flags()
     native, found = own, list(findings(own, environment, flags))
     try:
@@ -46,7 +48,10 @@ def report() -> str:
         found.append(str(error))
     if native != own:
         found += kernel_findings(native, environment, flags)
-    facts = [f"{name:<11} {fact}" for name, fact in _facts(own, native)]
+    measured = machine.measure()
+    found += [*machine.findings(measured), *_missing()]
+    known = [*_facts(own, native), *machine.facts(measured)]
+    facts = [f"{name:<11} {fact}" for name, fact in known]
     advice = [f"! {finding}" for finding in dict.fromkeys(found)]
     return "\n".join([*facts, "", *(advice or ["nothing holds this machine back"])])
 
@@ -87,18 +92,30 @@ def kernel_findings(
         )
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def cpu_flags() -> set[str]:
     """The CPU's features as Linux lists them; empty elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     return set(next((line.split()[2:] for line in lines if line.startswith("flags")), []))
+
+
+def _missing() -> Iterator[str]:
+    """What is not there and should be."""
+    if not _version("llvmlite")[0].isdigit():
+        yield (
+            "llvmlite is not installed: models are trained on the blas runtime, several times "
+            "slower: pip install llvmlite"
+        )
+    if not any(folder.is_dir() for folder in _data_folders()):
+        cache = cache_folder()
+        first = f"downloaded to {cache} when first used" if cache else "there is no place for it"
+        yield f"no folder has Fashion-MNIST: it is {first}; or let GEMMC_DATA name one that has it"
+
+
+def _data_folders() -> list[Path]:
+    cache = cache_folder()
+    folders = (data_folder(), cache and cache / "fashion-mnist", DEBIAN_FOLDER)
+    return [folder for folder in folders if folder]
 
 
 def _facts(own: Provider, native: Provider) -> Iterator[tuple[str, str]]:
@@ -109,7 +126,7 @@ def _facts(own: Provider, native: Provider) -> Iterator[tuple[str, str]]:
         yield "native blas", f"{_described(native)}, {native.path}"
     for package in PACKAGES:
         yield package, _version(package)
-    for folder in filter(None, (data_folder(), cache_folder(), DEBIAN_FOLDER)):
+    for folder in _data_folders():
         yield "data", f"{folder} ({'there' if folder.is_dir() else 'not there'})"
 
 

@@ -157,7 +157,7 @@ def plot_decision_boundaries(
     ]
     grid = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2).astype(points.dtype)
     said = checked.outputs(model, grid).argmax(1).reshape(resolution, resolution)
-    _regions(ax, sides[0], sides[1], said, names)
+    draw_regions(ax, sides[0], sides[1], said, names)
     wrong = outputs.argmax(1) != labels
     _scatter(ax, points[~wrong], labels[~wrong], size=6.0, linewidth=0.0)
     _scatter(ax, points[wrong], labels[wrong], size=14.0, linewidth=0.8)
@@ -328,8 +328,13 @@ def _label_classes(ax: Axes, points: np.ndarray, labels: np.ndarray, names: Name
         _class_label(ax, name_of(k, names), (middle[0] + x, middle[1] + y), shift)
 
 
-def _regions(ax: Axes, x: np.ndarray, y: np.ndarray, said: np.ndarray, names: Names) -> None:
-    """Tints the plane by class, with a line between classes, and a label deep inside each."""
+def draw_regions(
+    ax: Axes, x: np.ndarray, y: np.ndarray, said: np.ndarray, names: Names = None
+) -> None:
+    """Tints the plane by class, with a line between classes, and a label deep inside each.
+
+    `said [rows, columns]` are the classes at the places y `[rows]` and x `[columns]`.
+    """
     from scipy.ndimage import distance_transform_edt  # few programs draw
 
     tints = np.array([tint(class_color(k), 0.4) for k in range(said.max() + 1)])

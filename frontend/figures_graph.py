@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
-from math import hypot, inf
+from math import hypot
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..ir import DataError, Graph, Node
 from ..ir.graph import result_types
+from .bands import PARTS, Group, band_order, groups_of
 from .figures_style import (
     FAINT,
     INK,
@@ -37,12 +38,10 @@ if TYPE_CHECKING:
     from matplotlib.patches import FancyBboxPatch
     from matplotlib.transforms import Bbox
 
-PARTS = ("forward", "backward", "update")
 # Inches: from row to row, between bands, boxes, and parts, inside a box, around everything.
 ROW, BAND_GAP, BOX_GAP, PART_GAP, PAD, MARGIN = 0.39, 0.05, 0.16, 0.4, 0.06, 0.1
 BENDS = (0.0, 0.15, -0.15, 0.25, -0.25, 0.4, -0.4, 0.6, -0.6)  # of arrows, as straight as can be
 ARC_POINTS = 200  # of an arrow: it is cut at its boxes to a 200th of its length
-Group = tuple[str, str]  # (band, part)
 Point = tuple[float, float]
 
 
@@ -101,7 +100,7 @@ def plot_graph(graph: Graph, ax: Axes | None = None) -> Axes:
 def place(graph: Graph) -> dict[Node, Cell]:
     """The cell of every input and node; no two share one."""
     g = graph.to_networkx()
-    groups = _groups(graph, g)
+    groups = groups_of(graph, g)
     members: dict[Group, list[Node]] = {}
     for node in graph.nodes:
         members.setdefault(groups[node], []).append(node)
@@ -121,7 +120,7 @@ def place(graph: Graph) -> dict[Node, Cell]:
     for x in graph.inputs:
         cells[x] = _beside(cells[_first_reader(graph, x, groups)], taken)
         taken.add(cells[x])
-    order = _band_order(g, groups)
+    order = band_order(g, groups)
     return dict(sorted(cells.items(), key=lambda item: order.index(item[1].band)))
 
 
@@ -147,72 +146,6 @@ def _beside(reader: Cell, taken: set[Cell]) -> Cell:
         (c for c in free if c not in taken),
         key=lambda c: hypot(1.1 * (c.row - reader.row), c.slot - reader.slot),
     )
-
-
-def _groups(graph: Graph, g: networkx.DiGraph) -> dict[Node, Group]:
-    """The band and part of every node. An update is with the layer whose parameter it makes."""
-    import networkx
-
-    locs = _locs(graph)
-    updates = _update_locs(graph, locs)
-    bands = {locs[n].removesuffix("'") for n in graph.nodes if locs[n] not in updates}
-    owners: dict[Node, set[str]] = {}
-    for name, output in graph.outputs.items():
-        for n in networkx.ancestors(g, output) | {output}:
-            owners.setdefault(n, set()).add(f"{name.split('.')[0]}.")
-    groups = {}
-    for n in graph.nodes:
-        loc = locs[n]
-        if loc in updates:
-            own = [b for b in bands if len(owners[n]) == 1 and b.startswith(tuple(owners[n]))]
-            groups[n] = (own[0] if own else loc, "update")
-        else:
-            groups[n] = (loc.removesuffix("'"), "backward" if loc.endswith("'") else "forward")
-    return groups
-
-
-def _locs(graph: Graph) -> dict[Node, str]:
-    """The layer of each node; one without has that of an operand, or else of a reader."""
-    locs = {n: n.loc for n in (*graph.inputs, *graph.nodes)}
-    for n in graph.nodes:
-        locs[n] = locs[n] or next((locs[x] for x in n.inputs if locs[x]), "")
-    for n in reversed(graph.nodes):
-        locs[n] = locs[n] or next((locs[u] for u in graph.users[n] if locs[u]), "")
-    return locs
-
-
-def _update_locs(graph: Graph, locs: Mapping[Node, str]) -> set[str]:
-    """Where updates are made: after something of the backward, by what has no backward itself."""
-    after: set[Node] = set()
-    for n in graph.nodes:
-        if locs[n].endswith("'") or any(x in after for x in n.inputs):
-            after.add(n)
-    found = {locs[n] for n in after if not locs[n].endswith("'")}
-    return {loc for loc in found if f"{loc}'" not in locs.values()}
-
-
-def _band_order(g: networkx.DiGraph, groups: Mapping[Node, Group]) -> list[str]:
-    """The bands as forward reaches their last node; a layer without forward by its number."""
-    import networkx
-
-    reached: dict[str, None] = {}
-    for generation in networkx.topological_generations(g):
-        for n in generation:
-            if n in groups and groups[n][1] == "forward":
-                reached.pop(groups[n][0], None)
-                reached[groups[n][0]] = None
-    order = list(reached)
-    for band in dict.fromkeys(band for band, _ in groups.values()):
-        if band not in order:
-            later = [i for i, b in enumerate(order) if _number(b) > _number(band)]
-            order.insert(later[0] if later else len(order), band)
-    return order
-
-
-def _number(band: str) -> float:
-    """The number of a layer; losses and optimisers have none, and come after all layers."""
-    number = band.split(".")[0]
-    return int(number) if number.isdigit() else inf
 
 
 def _rows(members: Mapping[Group, list[Node]]) -> dict[Node, int]:

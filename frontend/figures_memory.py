@@ -81,7 +81,6 @@ def _rectangles(
     """Draws the buffers and the key of their kinds; the ground colour of each buffer."""
     from matplotlib.patches import Patch, Rectangle
 
-    updates = {s.node.loc for s in plan.steps() if any(v.buffer.outer for v in s.results)}
     looks: dict[str, Look] = {
         kind: {
             "facecolor": tint(color, share),
@@ -91,7 +90,7 @@ def _rectangles(
         }
         for kind, (color, share, hatch) in KINDS.items()
     }
-    kinds = [_kind(b, updates) for b in buffers]
+    kinds = kinds_of(plan, buffers)
     for b, kind in zip(buffers, kinds, strict=True):
         corner = (b.start - 0.5, b.offset / scale)
         ax.add_patch(Rectangle(corner, b.end - b.start + 1, b.room / scale, **looks[kind]))
@@ -99,6 +98,13 @@ def _rectangles(
     place: Look = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.11)}
     ax.legend(handles=keys, ncols=len(keys), fontsize=TEXT, frameon=False, **place)
     return [tint(*KINDS[kind][:2]) for kind in kinds]
+
+
+def kinds_of(plan: Plan, buffers: Sequence[Buffer]) -> list[str]:
+    """Of what kind each buffer is: one of KINDS."""
+    writers = (s for s in plan.steps() if any(v.buffer.outer for v in s.results))
+    updates = {s.node.loc for s in writers if not s.node.loc.endswith("'")}
+    return [_kind(b, updates) for b in buffers]
 
 
 def _kind(buffer: Buffer, updates: set[str]) -> str:

@@ -42,13 +42,13 @@ def one_axes(ax: Axes | None, width: float, height: float) -> Axes:
     return ax if ax is not None else new_axes(1, width, height)[0]
 
 
-def new_axes(columns: int, width: float, height: float) -> list[Axes]:
-    """The Axes, side by side, of a new figure of that many inches."""
+def new_axes(columns: int, width: float, height: float, rows: int = 1) -> list[Axes]:
+    """The Axes, row by row, of a new figure of that many inches."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="compressed")
-    return list(figure.subplots(1, columns, squeeze=False)[0])
+    return list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def dress(ax: Axes, title: str, x: str = "", y: str = "") -> None:

@@ -134,7 +134,11 @@ class Sequential:
             raise DataError(f"{path}: an argument of a layer cannot be saved: {error}") from error
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
-        """The layers as a table: name, arguments, and, given an input shape, output shapes."""
+        """The layers as a table: name, arguments, parameters.
+
+        With input_shape also, for one row of a batch, forward: the output's shape, the products'
+        floating-point operations, and the bytes of the output.
+        """
         from .summary import summary
 
         return summary(self, input_shape)

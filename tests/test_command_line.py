@@ -61,6 +61,28 @@ WRONG_LINES = [
     ["dump", "spiral", "--stage", "magic"],
     ["dump", "spiral", "--program", "backwards"],
     ["dump", "spiral", "--batch-size", "0"],
+    ["dump", "spiral", "--context"],
+    ["dump", "spiral", "--context", "--stage", "plan"],
+    ["dump", "spiral", "--after-change", "--stage", "fuse"],
+    ["dump", "spiral", "--runtime", "blas", "--stage", "loops"],
+    ["dump", "--pass", "fuse"],
+    ["dump", "--pass", "", "{folder}/little.ir"],
+    ["dump", "--pass", "magic", "{folder}/little.ir"],
+    ["dump", "--pass", "trace", "{folder}/little.ir"],
+    ["dump", "--pass", "plan,fuse", "{folder}/little.ir"],
+    ["dump", "--pass", "plan,loops", "{folder}/little.ir"],
+    ["dump", "--pass", "fuse", "--stage", "fuse", "{folder}/little.ir"],
+    ["dump", "--pass", "fuse", "--program", "step", "{folder}/little.ir"],
+    ["dump", "--pass", "fuse", "--batch-size", "0", "{folder}/little.ir"],
+    ["dump", "--pass", "fuse", "{folder}/nowhere.ir"],
+    ["dump", "--pass", "fuse", "{folder}/model.py"],
+    ["dump", "--pass", "fuse", "spiral"],
+    ["verify"],
+    ["verify", "{folder}"],
+    ["verify", "{folder}/nowhere.ir"],
+    ["verify", "{folder}/text.safetensors"],
+    ["verify", "{folder}/other.safetensors"],
+    ["verify", "{folder}/empty.safetensors"],
     ["doctor", "now"],
     ["demo", "--fast"],
 ]
@@ -72,6 +94,7 @@ def folder(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "model.py").write_text(MODEL_FILE)
+    (tmp_path / "little.ir").write_text("graph g(%x: f32[3]) {\n  return y=%x\n}")
     other = gemmc.Sequential([gemmc.Linear(7, 3)])
     other.save(tmp_path / "other.safetensors")
     return tmp_path
@@ -162,9 +185,8 @@ def test_a_saved_model_finds_its_own_experiment():
 
 
 def test_a_benchmark_without_pytorch_says_so_before_it_works(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gemmc.bench", "step"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert bench() == 2
+    assert bench(["sweep"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "pip install 'gemmc[torch]'" in shown.err

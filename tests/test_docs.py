@@ -1,5 +1,6 @@
 """The pages tell the truth: their programs run, and what they show is what the code prints."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 import gemmc
+from gemmc.__main__ import main
 from gemmc.ir.ops_table import ops_table
 
 ROOT = Path(gemmc.__file__).parent
@@ -52,6 +54,26 @@ def test_the_guides_programs_run(
     losses = capsys.readouterr().out.strip().splitlines()[-1]
     first, *_, last = (float(x) for x in re.findall(r"\d+\.\d+", losses))
     assert last < first
+
+
+def test_the_guides_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.S)
+    lines = [re.sub(r"\s+#.*", "", line) for line in "".join(blocks).splitlines()]
+    assert any("|" in line for line in lines)
+    for line in lines:  # as a shell would run it
+        commands, _, file = line.partition(" > ")
+        shown = ""
+        for command in commands.split(" | "):
+            monkeypatch.setattr("sys.stdin", io.StringIO(shown))
+            program, *words = command.split()
+            assert program == "gemmc" and main(words) == 0, line
+            shown = capsys.readouterr().out
+        assert shown
+        if file:
+            Path(file).write_text(shown)
 
 
 def test_the_programs_of_the_native_runtimes_page_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -282,11 +282,23 @@ def test_the_summary_counts_parameters_and_shows_shapes() -> None:
     for i, line in enumerate(text.splitlines()[2:7]):
         name = f"{i}.{type(layers[i]).__name__}"
         assert line.startswith(name)
-        assert line.endswith(f"{counts[i]:,}" if counts[i] else " ")
-    assert text.splitlines()[-1].split() == ["total", f"{sum(counts):,}"]
+        assert (f" {counts[i]:,} " in line) == bool(counts[i])
+    # Of a row: two FLOPs for each of 9 x 16 x 16 x 16 and 1024 x 10 multiply-adds; 4 bytes a float.
+    flops, floats = 2 * (36864 + 10240), 2 * 4096 + 2 * 1024 + 10
+    total = [f"{n:,}" for n in (sum(counts), flops, 4 * floats)]
+    assert text.splitlines()[-1].split() == ["total", *total]
     for shape in ("[N,16,16,16]", "[N,16,8,8]", "[N,1024]", "[N,10]"):
         assert shape in text
     assert "[N" not in model.summary() and f"{sum(counts):,}" in model.summary()
+
+
+def test_the_summary_writes_layers_as_one_writes_them() -> None:
+    layers = [Conv2d(1, 16, (3, 5), padding=1), ReLU(), MaxPool2d(2), Dropout(0.25)]
+    rows = Sequential(layers).summary().splitlines()[2:6]
+    for row, written in zip(
+        rows, ("1, 16, (3, 5), padding=1 ", "", "2, stride=2 ", "p=0.25 "), strict=True
+    ):
+        assert row[len("2.MaxPool2d  ") :].startswith(written)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The explorer: everything about one compiled model on one page, for the browser."""
