@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 RUFF := $(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
 
-.PHONY: help demo test test-all lint bench docs data clean
+.PHONY: help demo test test-all lint bench results docs notebooks data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,12 +31,22 @@ lint: $(VENV)/.test  ## the format, the linter and the types
 	@mkdir -p .typecheck && ln -sfn .. .typecheck/gemmc
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## the harness: gemmc beside PyTorch on this machine
-	$(BIN)/python -m gemmc.bench step
+bench: $(VENV)/.test  ## measure gemmc beside PyTorch on this machine, a quarter of an hour, and keep it
+	$(BIN)/gemmc bench spiral --against torch,torch-tuned,jax --json bench/measured/spiral.json
+	$(BIN)/gemmc bench fashion-mnist --against torch,torch-tuned,torch-compile,onnxruntime \
+	  --mode both --json bench/measured/fashion-mnist.json
+	$(BIN)/gemmc bench sweep --json bench/measured/sweep.json
+	$(MAKE) results
+
+results: $(VENV)/.run  ## write the README's table of results again, from bench/measured
+	$(BIN)/python -m gemmc.bench.readme README.md bench/measured/*.json
 
 docs: $(VENV)/.run  ## write docs/ops.md again, from the table of ops
 	$(BIN)/python -m gemmc.ir.ops_table > docs/ops.md.new
 	@mv docs/ops.md.new docs/ops.md
+
+notebooks: $(VENV)/.test  ## run the notebooks of examples again, and keep their outputs
+	$(BIN)/python tools/run_notebooks.py
 
 data: $(VENV)/.run  ## make the shipped subset of Fashion-MNIST again, from the whole set
 	$(BIN)/python tools/make_fashion_subset.py

@@ -1,50 +1,85 @@
-"""What a figure belongs to: the machine, the versions, the environment, and memory in use."""
+"""What a figure belongs to: the machine, the versions, the environment, and who else was busy."""
 
 from __future__ import annotations
 
 import os
 import platform
-import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
+from ..frontend import doctor
+from ..runtime.cores import cores
+from ..runtime.library import provider
+from .results import Machine
 
 NEEDS_TORCH = {"torch": "PyTorch: pip install 'gemmc[torch]'"}
-LIBRARIES = ("numpy", "scipy", "llvmlite", "torch", "jax", "onnxruntime")
-# The first line holds gemmc's BLAS back, the second PyTorch's libraries, the third both.
+LIBRARIES = (
+    *("gemmc", "numpy", "scipy", "llvmlite"),
+    *("torch", "jax", "keras", "onnxruntime", "tinygrad"),
+)
+# The first line holds gemmc's BLAS back, the second PyTorch's libraries, the third everybody.
 HELD_BACK = (
     *("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "GEMMC_BLAS", "GEMMC_CHECK"),
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_NUM_THREADS"),
-    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY"),
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "XLA_FLAGS", "NPROC"),
 )
 
 
-def machine() -> str:
+def machine() -> Machine:
     """The machine and libraries a figure belongs to, and what holds them back."""
-    blas = np.__config__.show(mode="dicts")["Build Dependencies"]["blas"]
+    library = provider()
     found = ((name, _version(name)) for name in LIBRARIES)
-    versions = ", ".join(f"{name} {number}" for name, number in found if number)
-    held = [f"{k}={os.environ[k]}" for k in HELD_BACK if k in os.environ]
-    return "\n".join(
-        [
-            f"cpu     {_cpu_name()}, {os.cpu_count()} cores, {platform.machine()}",
-            f"python  {platform.python_version()}, {versions}; NumPy's BLAS: {blas.get('name')}",
-            f"environment  {' '.join(held) or 'nothing that holds BLAS back'}",
-        ]
+    kernels = f", {library.kernels} kernels" if library.kernels else ""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=cores(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        blas=f"{library.name} {library.version}".rstrip() + kernels,
+        versions={name: number for name, number in found if number},
+        environment={k: os.environ[k] for k in HELD_BACK if k in os.environ},
+        findings=tuple(doctor.findings(library, dict(os.environ), doctor.cpu_flags())),
     )
 
 
-def peak_memory() -> int:
-    """The most bytes this process has had resident so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss starts, on Linux, from the process that spawned this one
-        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    import resource  # not on Windows
+class Watch:
+    """A context that sees which share of the cores was taken by others: 0 to 1; NaN if unknown.
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    `ours` are the processes that are not others; this one is not either. Time that the host of a
+    virtual machine takes away counts as others'. Linux alone tells.
+    """
+
+    others = float("nan")
+
+    def __init__(self, ours: Sequence[int]) -> None:
+        self._ours = [*ours, os.getpid()]
+
+    def __enter__(self) -> Watch:
+        self._begin = self._read()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        begin, end = self._begin, self._read()
+        if begin and end and end[0] > begin[0]:
+            total, busy, own = (e - b for e, b in zip(end, begin, strict=True))
+            self.others = max(0.0, (busy - own) / total)
+
+    def _read(self) -> tuple[float, float, float] | None:
+        """Ticks that our cores have had, were busy, and worked for us."""
+        try:
+            lines = Path("/proc/stat").read_text().splitlines()
+            stats = [Path(f"/proc/{pid}/stat").read_text() for pid in self._ours]
+        except OSError:
+            return None
+        wanted = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        rows = [line.split()[1:9] for line in lines if line.split(" ", 1)[0] in wanted]
+        # user nice system idle iowait irq softirq steal. Source: proc(5), as what follows
+        total = sum(int(t) for row in rows for t in row)
+        idle = sum(int(t) for row in rows for t in row[3:5])
+        after_name = [stat.rsplit(")", 1)[1].split() for stat in stats]  # a name may have spaces
+        own = sum(int(field) for fields in after_name for field in fields[11:13])
+        return total, total - idle, own
 
 
 def _version(name: str) -> str:

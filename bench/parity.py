@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..frontend.executable import compile
-from .contenders import layers_of
+from .models import task_of
+from .peers.ours import compiled
+from .process import Task
 from .sample import Sample
 
 STEPS = 3  # of training: the second sees the first one's update
@@ -49,10 +50,8 @@ def _distance(seen: np.ndarray, expected: np.ndarray) -> float:
 
 def gemmc_result(sample: Sample, runtime: str, threads: int) -> Result:
     """What gemmc computes, from the weights that the sample starts with."""
-    x, y = _batch(sample)
-    executable = compile(
-        sample.model(dropout=False), sample.input_shape, sample.batch, runtime, threads
-    )
+    task, (x, y) = _task(sample, runtime, threads), _batch(sample)
+    executable = compiled(task)
     gradients = executable.loss_and_grads(x, y)[1]
     return [executable.train_step(x, y) for _ in range(STEPS)], gradients
 
@@ -61,24 +60,37 @@ def torch_result(sample: Sample, threads: int) -> Result:
     """What PyTorch computes, from the weights that the sample starts with."""
     import torch  # an extra: only this needs it
 
-    from .torch_training import LEARNING_RATE, network
+    from .peers.pytorch import Eager
 
     torch.set_num_threads(threads)
-    model, (x, y) = sample.model(dropout=False), map(torch.from_numpy, _batch(sample))
-    net = network(layers_of(model), model.state_dict())
-    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
+    trainer = Eager(_task(sample, "auto", threads))
+    x, y = map(torch.from_numpy, _batch(sample))
     losses, gradients = [], {}
     for step in range(STEPS):
-        optimizer.zero_grad()
+        trainer.optimizer.zero_grad()
         given = x.clone().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(net(given), y)
+        loss = trainer.loss(trainer.net(given), y)
         loss.backward()
         if step == 0:
-            gradients = {n: p.grad.numpy().copy() for n, p in net.named_parameters()}
+            gradients = {n: p.grad.numpy().copy() for n, p in trainer.net.named_parameters()}
             gradients["input"] = given.grad.numpy()
-        optimizer.step()
+        trainer.optimizer.step()
         losses.append(loss.item())
     return losses, gradients
+
+
+def _task(sample: Sample, runtime: str, threads: int) -> Task:
+    x, y = _batch(sample)
+    data = {"x": x, "y": y}
+    return task_of(
+        sample.model(),
+        data,
+        dropout=False,
+        batch=len(x),
+        threads=threads,
+        rows=len(x),
+        runtime=runtime,
+    )
 
 
 def _batch(sample: Sample) -> tuple[np.ndarray, np.ndarray]:

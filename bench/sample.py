@@ -9,8 +9,8 @@ is kept if a step of training is at most 20 GFLOP and 2 GB. With a fixed seed it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Sample:
     batch: int
     input_shape: Shape
     layers: Layers
+    place: Mapping[str, int] = field(default_factory=dict)  # in a grid; empty for one drawn
 
     def model(self, dropout: bool = True) -> Sequential:
         """The network, made anew, with cross-entropy and Adam."""
@@ -74,6 +75,12 @@ class Sample:
         activations = math.prod(self.input_shape) + 2 * sum(math.prod(s) for s, _, _ in walked)
         return 4 * (self.batch * activations + 4 * sum(p for _, _, p in walked))
 
+    def is_within_limits(self) -> bool:
+        """Whether a step is short and small enough, and the first Linear layer one people use."""
+        first = next(arguments for name, arguments in self.layers if name == "Linear")
+        small = self.flops <= MOST_FLOPS and self.nbytes <= MOST_BYTES
+        return small and first["in_features"] <= MOST_FEATURES
+
     def __str__(self) -> str:
         """In one line: "3x32x32 conv 16 k3, pool, linear 10"."""
         shape = "x".join(map(str, self.input_shape))
@@ -94,20 +101,21 @@ def sample_models() -> tuple[Sample, ...]:
     return tuple(_kept(rng, number) for number in range(COUNT))
 
 
+def output_shape(layers: Layers, shape: Shape) -> Shape:
+    """The shape of a row behind these layers, for rows of `shape`."""
+    for name, arguments in layers:
+        shape, _ = _output(name, arguments, shape)
+    return shape
+
+
 def _kept(rng: np.random.Generator, number: int) -> Sample:
     """The first draw that is within the limits."""
     while True:
         draw = _mlp if number % 3 == 2 else _cnn
         input_shape, layers = draw(rng)
         made = Sample(number, _log_uniform(rng, 1, 1024), input_shape, layers)
-        if made.flops <= MOST_FLOPS and made.nbytes <= MOST_BYTES and _fits(made):
+        if made.is_within_limits():
             return made
-
-
-def _fits(sample: Sample) -> bool:
-    """Whether the first Linear layer behind convolutions is of a size that people use."""
-    first = next(arguments for name, arguments in sample.layers if name == "Linear")
-    return first["in_features"] <= MOST_FEATURES
 
 
 def _cnn(rng: np.random.Generator) -> tuple[Shape, Layers]:

@@ -1,10 +1,11 @@
-"""The harness: its statistics, its processes, its sample, and that it notices a wrong result."""
+"""The harness: its statistics, its contenders, its sample; and that a wrong result is noticed."""
 
 from __future__ import annotations
 
+import json
 import math
-import os
-from functools import partial
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +24,15 @@ from gemmc import (
     Sequential,
     Softmax,
 )
-from gemmc.bench import contenders, parity
-from gemmc.bench.contenders import Task, layers_of
-from gemmc.bench.rounds import compare, median_interval, once
+from gemmc.bench import parity
+from gemmc.bench.models import task_of
+from gemmc.bench.peers import PEERS
+from gemmc.bench.peers.ours import compiled
+from gemmc.bench.peers.pytorch import network
+from gemmc.bench.process import Task, Trainer, epoch_order, module_of, read
+from gemmc.bench.results import median_interval
 from gemmc.bench.sample import Sample, sample_models
-from gemmc.bench.torch_training import network
+from gemmc.frontend import training
 from gemmc.frontend.trace import output_type
 
 SAMPLE = sample_models()
@@ -49,22 +54,6 @@ def test_the_interval_holds_the_median_with_95_percent_and_none_inside_it_does(n
 
 def test_the_interval_of_a_few_rounds_is_all_of_them() -> None:
     assert median_interval(np.array([3.0, 1.0, 2.0])) == (1.0, 3.0)
-
-
-def test_a_contender_works_in_a_process_of_its_own() -> None:
-    assert once("alone", os.getpid) != os.getpid()
-
-
-def test_a_contender_that_dies_is_named() -> None:
-    with pytest.raises(SystemExit, match="unlucky: its process ended, exit code 3"):
-        once("unlucky", partial(os._exit, 3))
-
-
-def test_contenders_are_timed_in_every_round_and_give_what_they_returned_first() -> None:
-    makes = {name: partial(partial, max, 1, value) for name, value in {"a": 2, "b": 3}.items()}
-    measured = compare(makes, rounds=2, seconds=1e-3)
-    assert measured.first == {"a": 2, "b": 3}
-    assert all(len(s) == 2 and s.min() > 0 for s in measured.seconds.values())
 
 
 def test_the_sample_is_always_the_same() -> None:
@@ -95,11 +84,12 @@ def test_a_network_of_the_sample_is_within_the_limits(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", [s for s in SAMPLE if s.flops < QUICK], ids=str)
 def test_the_flops_of_a_step_are_those_that_pytorch_counts(sample: Sample) -> None:
-    model, (x, y) = sample.model(), map(torch.from_numpy, sample.data())
-    net = network(layers_of(model), model.state_dict())
+    x, y = (array[: sample.batch] for array in sample.data())
+    data, settings = {"x": x, "y": y}, {"batch": sample.batch, "threads": 1, "rows": len(x)}
+    net = network(task_of(sample.model(), data, **settings))
     with FlopCounterMode(display=False) as counter:
-        logits = net(x[: sample.batch])
-        torch.nn.functional.cross_entropy(logits, y[: sample.batch]).backward()
+        logits = net(torch.from_numpy(x))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(y)).backward()
     assert sample.flops == counter.get_total_flops()
 
 
@@ -136,37 +126,79 @@ def _inside(gradient: np.ndarray) -> np.ndarray:
     return inside
 
 
-def small_cnn() -> Sequential:
+def small_cnn(classes: int = 3) -> Sequential:
     layers = [
         *(Conv2d(1, 4, 3, padding=1), ReLU(), MaxPool2d(2), Conv2d(4, 6, 3, stride=2), ReLU()),
-        *(Flatten(), Linear(24, 10), ReLU(), Dropout(0.0), Linear(10, 3), Softmax()),
+        *(Flatten(), Linear(24, 10), ReLU(), Dropout(), Linear(10, classes), Softmax()),
     ]
     return Sequential(layers, CrossEntropyLoss(), Adam(lr=1e-3), seed=4)
 
 
-def small_images() -> tuple[np.ndarray, np.ndarray]:
+def small_task(mode: str = "train") -> Task:
     rng = np.random.default_rng(0)
-    return rng.random((86, 1, 10, 12), np.float32), rng.integers(0, 3, 86)
+    x = rng.integers(0, 256, (86, 1, 10, 12), np.uint8)
+    data = {"x": x, "y": rng.integers(0, 3, len(x))}
+    return task_of(small_cnn(), data, mode, dropout=False, batch=8, threads=1, rows=len(x))
 
 
-SMALL = Task(small_cnn, small_images, batch=8, threads=1, runtime="auto")
+def trainer(name: str, task: Task) -> Trainer:
+    """The contender, in this process; skips where its library is missing, or its compiler."""
+    for package in PEERS[name].packages:
+        pytest.importorskip(package)
+    if name == "tinygrad" and shutil.which("clang") is None:
+        pytest.skip("tinygrad needs clang")
+    return module_of(PEERS[name].module).make(name, task)
 
 
-@pytest.mark.parametrize("name", ["gemmc train_step", "torch-eager", "torch-tuned", "jax"])
+TRAINERS = [name for name, peer in PEERS.items() if "train" in peer.modes]
+SLOW = {"torch-compile", "tinygrad"}  # half a minute to compile
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in TRAINERS],
+)
 def test_all_trainers_train_the_same_network(name: str) -> None:
-    if name == "jax":
-        pytest.importorskip("jax")
-    ours, theirs = (contenders.trainers(SMALL, (n,))[n]() for n in ("gemmc", name))
-    # a few dozen steps in float32 from equal weights, as tests/test_parity.py measured them
-    assert [theirs() for _ in range(3)] == pytest.approx([ours() for _ in range(3)], rel=1e-4)
+    task = small_task()
+    ours, theirs = trainer("gemmc", task), trainer(name, task)
+    x, y = task.data["x"], task.data["y"]
+    for epoch in range(3):  # of 11 steps, the last one of 6 rows
+        order = epoch_order(task.seed, epoch, len(x))
+        # a few dozen steps in float32 from equal weights, as tests/test_parity.py measured them
+        assert theirs.epoch(order) == pytest.approx(ours.epoch(order), rel=1e-4)
+    assert theirs.evaluate(x, y) == pytest.approx(ours.evaluate(x, y), rel=1e-4)
 
 
-def test_the_onnx_model_computes_what_the_model_does() -> None:
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    from gemmc.bench.onnx_model import onnx_model
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in PEERS]
+)
+def test_all_contenders_predict_the_same(name: str) -> None:
+    task = small_task("infer")
+    x = task.data["x"][:8]
+    said = trainer(name, task).predict(x)
+    assert x.dtype == np.float32 and x.max() <= 1
+    np.testing.assert_allclose(said, trainer("gemmc", task).predict(x), rtol=0, atol=1e-6)
 
-    model, x = small_cnn(), small_images()[0]
-    session = onnxruntime.InferenceSession(onnx_model(model, x.shape[1:]))
-    made = session.run(None, {"x": x})[0]
-    np.testing.assert_allclose(made, model(x), rtol=0, atol=1e-6)
+
+def test_gemmcs_contender_trains_as_fit_does() -> None:
+    task = small_task()
+    ours, executable = trainer("gemmc", task), compiled(task)
+    fitted = executable.fit(task.data["x"], task.data["y"], epochs=2).loss
+    orders = [epoch_order(task.seed, epoch, task.rows) for epoch in range(2)]
+    assert [ours.epoch(order) for order in orders] == pytest.approx(fitted, rel=1e-6)
+
+
+def test_orders_are_those_of_training() -> None:
+    np.testing.assert_array_equal(epoch_order(3, 7, 50), training.epoch_order(3, 7, 50))
+
+
+def test_a_task_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    task = small_task()
+    task.save(tmp_path / "task.npz")
+    again = read(tmp_path / "task.npz")
+    assert json.dumps(again.layers) == json.dumps(task.layers)
+    assert (again.mode, again.batch, again.seed, again.pieces) == ("train", 8, 4, 11)
+    for kept, was in ((again.weights, task.weights), (again.data, task.data)):
+        assert kept.keys() == was.keys()
+        for name, array in was.items():
+            np.testing.assert_array_equal(kept[name], array)
