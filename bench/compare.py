@@ -3,9 +3,9 @@
     gemmc bench fashion-mnist --against torch,torch-tuned,torch-compile
 
 First everybody trains 20 steps from equal weights, dropout off, and their losses are compared with
-PyTorch's. Then contenders take turns, in processes of their own that are started anew several
-times: what differs from process to process is in the intervals as well. At last each trains the
-model as a whole, in a fresh process with empty caches, validating after every epoch, and is tested.
+PyTorch's. Then contenders take turns, in processes of their own that are started anew halfway: what
+differs from process to process is in the intervals as well. At last each trains the model as a
+whole, in a fresh process with empty caches, validating after every epoch, and is tested.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from .results import MODES, Contender, History, Result
 from .rounds import Process, Unable, add_settings, check_arguments, measure, processes, saved
 from .tables import table
 
-SITTINGS = 3  # how often the processes that take turns are started anew
+SITTINGS = 2  # of processes that take turns: the second are started anew
+REPEAT = 14  # rounds; a turn of each contender
 PLANE = 80  # points along a side of the plane of a model of points
 MARGIN = 0.1  # of the points' range, around them
 
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--against", default="torch,torch-tuned", metavar="NAMES", help=f"some of {others}")
     add("--mode", choices=(*MODES, "both"), default="train", help="default: train")
     add("--batch", type=int, default=32, help="rows of a step or a call, default 32")
-    about = f"turns of each contender, default 15, in {SITTINGS} sittings"
-    add("--repeat", type=int, default=15, help=about)
+    about = f"turns of each contender, default {REPEAT}, in {SITTINGS} sittings"
+    add("--repeat", type=int, default=REPEAT, help=about)
     add("--seconds", type=float, default=0.25, help="a turn lasts about so long, default 0.25")
     add("--epochs", type=int, help="of the whole training; 0 leaves it out")
     add("--runs", type=int, help="whole trainings of each contender")
@@ -86,6 +87,7 @@ def compare(
         return task_of(model, data, mode, dropout, rows=rows, source=benchmark.source, **settings)
 
     plain, full = task(dropout=False), task()
+    extent = _extent(full.data)
     absent = {name: why for name in names if (why := _absence(name, mode, plain))}
     present = [OURS, *(name for name in names if name not in absent)]
     with tempfile.TemporaryDirectory(prefix="gemmc-cache-") as cache:
@@ -100,7 +102,7 @@ def compare(
         contenders=tuple(found),
         absent={**absent, **unable},
         warnings=noise.warnings(found, others),
-        extent=_extent(benchmark.data(0)),
+        extent=extent,
     )
 
 
@@ -110,9 +112,8 @@ def _absence(name: str, mode: str, task: Task) -> str:
         return missing
     if mode not in PEERS[name].modes:
         return f"does not {mode}"
-    return (
-        "" if is_known(task) or PEERS[name].module == PEERS[OURS].module else "knows no such layer"
-    )
+    known = is_known(task) or PEERS[name].module == PEERS[OURS].module
+    return "" if known else "knows no such layer, loss or optimiser"
 
 
 def _firsts(names: Sequence[str], task: Task, cache: str) -> tuple[list[Contender], dict[str, str]]:
@@ -141,9 +142,9 @@ def first(
         process.ask("load", str(path))
         loaded = since_start()
         process.ask("make")
-        first = process.ask("losses", 0, 1) if train else process.ask("outputs")
+        begun = process.ask("losses", 0, 1) if train else process.ask("outputs")
         now = since_start()
-        losses = [*first, *process.ask("losses", 1, same.STEPS)] if train else []
+        losses = [*begun, *process.ask("losses", 1, same.STEPS)] if train else []
     contender = Contender(
         name,
         PEERS[name].version,
@@ -151,7 +152,7 @@ def first(
         first_seconds=(now,),
         first_losses=tuple(losses),
     )
-    return contender, [] if train else np.ravel(first).tolist()
+    return contender, [] if train else np.ravel(begun).tolist()
 
 
 def _turns(

@@ -18,7 +18,8 @@ from ..passes.forms import choose_form
 from ..passes.pipeline import Program, make_plan, run_passes
 from ..passes.target import CPU, FORMS, Target
 from ..runtime import kernels
-from ..runtime.blas import BlasProgram, aligned_arena
+from ..runtime.arena import aligned_arena
+from ..runtime.blas import BlasProgram
 from .machine import machine
 
 Shape = tuple[int, int, int, int]  # channels in and out, height and width, kernel

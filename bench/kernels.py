@@ -20,7 +20,7 @@ from ..frontend.arguments import integer
 from ..ir import CompileError, Node
 from ..passes.pipeline import Program, make_plan, run_passes
 from ..passes.plan import Plan
-from ..runtime.blas import aligned_arena
+from ..runtime.arena import aligned_arena
 from ..runtime.native.kernels import NativeKernels
 from ..runtime.native.peaks import peaks
 from ..runtime.native.runtime import NativeProgram

@@ -34,6 +34,11 @@ WARM_UPS = 4  # one that compiles, one without, and two that find how often to r
 PAUSE = 0.03  # seconds: the threads of the last contender stop spinning, and leave it the cores
 
 
+def inherited() -> dict[str, str]:
+    """Our environment, in which modules are compiled once: an installed package's are."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 class Unable(GemmcError):
     """A contender cannot do what it was asked; it says why."""
 
@@ -77,7 +82,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **own, **(environment or {})},
+            env={**inherited(), **own, **(environment or {})},
         )
 
     @property

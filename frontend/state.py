@@ -16,7 +16,7 @@ from ..ir import DataError
 from ..passes.layout import Layout
 from ..passes.memory import ALIGN, aligned
 from ..passes.pack import pack_array, unpack_array
-from ..runtime.blas import aligned_arena
+from ..runtime.arena import aligned_arena
 from .batches import as_array
 
 COUNTERS = ("step", "epoch")

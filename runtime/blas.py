@@ -209,10 +209,3 @@ def suited_threads(plan: Plan) -> int | None:
         steps, rows = (part.steps, part.tile) if isinstance(part, Loop) else ((part,), plan.rows)
         products += [flops(step.node, rows) for step in steps]
     return 1 if max(products) < SMALL_PRODUCT and ThreadLimit.possible() else None
-
-
-def aligned_arena(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes that start on a cache line."""
-    raw = np.empty(nbytes + ALIGN, np.uint8)
-    begin = -raw.ctypes.data % ALIGN
-    return raw[begin : begin + nbytes]

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import scipy
-
 from ..ir import CompileError
 from ..ir.environment import blas_file
 from . import trial
@@ -87,7 +85,8 @@ def provider() -> Provider:
 @cache
 def scipy_provider() -> Provider:
     """The library behind scipy.linalg.blas; its sgemm has not been tried."""
-    from scipy.linalg import cython_blas  # here: it takes 0.2 s to load
+    import scipy  # here: it takes 0.2 s to load
+    from scipy.linalg import cython_blas
 
     package = Path(scipy.__file__).parent
     folders = (package.parent / "scipy.libs", package / ".dylibs")

@@ -14,7 +14,8 @@ from gemmc.passes.pipeline import Program, make_plan, run_passes
 from gemmc.passes.plan import Kernels, Plan
 from gemmc.passes.target import Target
 from gemmc.runtime import kernels
-from gemmc.runtime.blas import BlasProgram, aligned_arena
+from gemmc.runtime.arena import aligned_arena
+from gemmc.runtime.blas import BlasProgram
 from gemmc.runtime.native.kernels import NativeKernels
 from gemmc.runtime.native.runtime import NativeProgram
 

@@ -168,7 +168,7 @@ WRONG_LINES = [
     ["spiral", "--batch", "many"],
     ["spiral", "--threads", "0"],
     ["spiral", "--repeat", "0"],
-    ["spiral", "--repeat", "2"],
+    ["spiral", "--repeat", "1"],
     ["spiral", "--runs", "0"],
     ["spiral", "--epochs", "-1"],
     ["spiral", "--json", "no/such/folder/r.json"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from native_running import a_cpu_without
 
-from gemmc.runtime.blas import aligned_arena
+from gemmc.runtime.arena import aligned_arena
 from gemmc.runtime.native import peaks as module
 from gemmc.runtime.native.peaks import Level, Peaks, cache_sizes, peaks
 from gemmc.runtime.native.streams import LOOPS, Streams, chains, granule

@@ -22,7 +22,7 @@ from .contract import (
 from .dsl import Array, Function, Value
 from .jit import host
 from .movers import concrete, fill
-from .products import Product
+from .products import SHARES, Product
 from .site import Int, Work
 
 HELD = 10  # weights, in vectors, that stay in registers besides a block's sums
@@ -36,9 +36,12 @@ Sums = Mapping[Spot, Sequence[Value]]  # of each position the vectors of a block
 
 
 def emit_conv2d(product: Product) -> Work:
-    """conv2d on bordered images, and a max-pool behind it: shared out by images."""
+    """conv2d on bordered images, and a max-pool behind it: shared out by images, few by lines."""
     images = concrete(product.node.shape, product.site.rows)[0]
-    return Work(images, Convolution(product).run)
+    made = Convolution(product)
+    if product.site.most < SHARES and made.hp % made.lines == 0:
+        return Work(images * made.bands, made.run_bands)
+    return Work(images, made.run)
 
 
 def emit_weight_grad(product: Product) -> Work:
@@ -95,16 +98,37 @@ class Convolution:
                 self.k, self.o, self.columns, lambda channel, lanes: self._plane(n, channel, lanes)
             )
 
+    @property
+    def bands(self) -> int:
+        """How many times the lines of a block an image has."""
+        return int(self.hp // self.lines)
+
+    def run_bands(self, begin: Int, end: Int) -> None:
+        """Bands from begin to end, of one image after the other."""
+        with self.k.range(begin, end) as i:
+            band = self.k.integer(i)
+            n, y = band // self.bands, band % self.bands * self.lines
+
+            def columns(channel: Int, lanes: Lanes) -> None:
+                self._line(n, y, self.lines, channel, lanes)
+
+            over_columns(self.k, self.o, self.columns, columns)
+
     def _plane(self, n: Int, channel: Int, lanes: Lanes) -> None:
         """All windows of an image, block by block."""
 
         def line(y: Int, tall: int) -> None:
-            def block(q: Int, across: int) -> None:
-                self._block(Block(n, y, q, tall, across, channel, lanes))
-
-            over_rows(self.k, 0, self.wp, self.count, block)
+            self._line(n, y, tall, channel, lanes)
 
         over_rows(self.k, 0, self.hp, self.lines, line)
+
+    def _line(self, n: Int, y: Int, tall: int, channel: Int, lanes: Lanes) -> None:
+        """`tall` lines of an image's windows, from line y on."""
+
+        def block(q: Int, across: int) -> None:
+            self._block(Block(n, y, q, tall, across, channel, lanes))
+
+        over_rows(self.k, 0, self.wp, self.count, block)
 
     def _block(self, at: Block) -> None:
         """The sums of a block's positions, and the windows made of them."""

@@ -115,7 +115,7 @@ class Function(Arithmetic):
 
     def outlined(self, name: str, body: Callable[[Value], Value], x: Value) -> Value:
         """body(x), of x's own type, as a call: the function is made once for its name and lanes."""
-        whole = f"{name}.{x.lanes}" if x.lanes else name
+        whole = f"{name}.{x.lanes}"  # never the plain name, which LLVM may take for libm's
         callee = Function(whole, (("x", x.type),))
         result = body(Value(callee, "%x", x.scalar, x.lanes))
         code = "\n".join([*callee._entry, *callee.lines, f"  ret {x.type} {result.ref}"])

@@ -12,7 +12,7 @@ import numpy as np
 from ...ir import Node
 from ...passes.memory import aligned
 from ...passes.plan import Plan
-from ..blas import aligned_arena
+from ..arena import aligned_arena
 from ..library import ThreadLimit, provider
 from ..profile import Profile
 from .calls import sgemm_address

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..blas import aligned_arena
+from ..arena import aligned_arena
 from .dsl import Array, Function, Value
 from .jit import Machine, host
 from .parking import prepare

@@ -54,9 +54,10 @@ def emit_weights(site: Site) -> Work:
 
 
 def emit_conv2d(product: Product) -> Work:
-    """winograd_conv2d: shared out by images."""
+    """winograd_conv2d: shared out by blocks of tiles."""
     images = concrete(product.node.shape, product.site.rows)[0]
-    return Work(images, Winograd(product).run)
+    made = Winograd(product)
+    return Work(images * made.blocks, made.run)
 
 
 class Winograd:
@@ -77,9 +78,16 @@ class Winograd:
         self.elements = scratch(product)
         self.products = self.elements.at(ELEMENTS * self.most * self.c)
 
+    @property
+    def blocks(self) -> int:
+        """How many an image has."""
+        return int(self.ho // 2 // self.lines)
+
     def run(self, begin: Int, end: Int) -> None:
-        """Images from begin to end."""
-        with self.k.range(begin, end) as n, self.k.range(0, self.ho // 2, self.lines) as y:
+        """Blocks from begin to end, of one image after the other."""
+        with self.k.range(begin, end) as i:
+            block = self.k.integer(i)
+            n, y = block // self.blocks, block % self.blocks * self.lines
             self._transform(n, y)
             self._multiply()
             self._finish(n, y)

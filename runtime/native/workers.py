@@ -12,11 +12,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 
-from ..blas import aligned_arena
+from ..arena import aligned_arena
 from .desk import CORE, COUNT, FUNCTION, LINE, LINES, LOUNGE, desk, desk_bytes
 from .jit import Machine
 from .parking import prepare
@@ -54,7 +55,7 @@ class Pool:
         self._address = self._desk.ctypes.data
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)
         self._call = function(code.address("call"))
-        weakref.finalize(self, _dismiss, code, self._desk).atexit = False
+        weakref.finalize(self, _dismiss, code, self._desk, os.getpid()).atexit = False
         for i in range(1, count):
             arguments = (code, self._desk, i)
             threading.Thread(target=_work, args=arguments, name=f"gemmc-{i}", daemon=True).start()
@@ -101,9 +102,12 @@ def _work(code: Machine, desk: np.ndarray, worker: int) -> None:
             return
         allowed = os.sched_getaffinity(0)
         if free := allowed.difference(cores[:worker].tolist()):
-            os.sched_setaffinity(0, free)
-            os.sched_setaffinity(0, allowed)
+            with suppress(OSError):  # some sandboxes forbid it: it then works where it is
+                os.sched_setaffinity(0, free)
+                os.sched_setaffinity(0, allowed)
 
 
-def _dismiss(code: Machine, desk: np.ndarray) -> None:
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("dismiss"))(desk.ctypes.data)
+def _dismiss(code: Machine, desk: np.ndarray, process: int) -> None:
+    """Sends a pool's threads home; a process forked from theirs has none, and no use of locks."""
+    if os.getpid() == process:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("dismiss"))(desk.ctypes.data)
