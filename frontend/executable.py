@@ -26,7 +26,7 @@ from .trace import PROGRAMS, output_type, trace_program
 from .training import History, fit
 
 SCALARS = ("lr", "step", "seed")
-COPIED = 1 << 18  # bytes of inputs beyond which workers share the copying
+COPIED = 1 << 15  # bytes of inputs beyond which workers share the copying
 MUTABLE = (list, dict, set, np.ndarray)  # hyper-parameters that may change and stay themselves
 
 

@@ -164,7 +164,7 @@ def choose(
             f'dtype: got "float64" with runtime {runtime!r}: it is for checking gradients, '
             'use runtime="reference"'
         )
-    if tune not in (True, False) and not _are_choices(tune):
+    if not isinstance(tune, bool) and not _are_choices(tune):
         raise CompileError(f"tune: got {tune!r}, expected True, False, or the choices of another")
     if tune and runtime in ("blas", "reference"):
         raise CompileError(

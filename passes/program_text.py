@@ -70,8 +70,9 @@ def parse_program(text: str, target: Target = CPU) -> Program:
     except TypeError as error:
         raise CompileError(f"IR text: storage or target: {error}") from error
     wrt = facts.get("wrt", _parameters(graphs[0]))
-    if unknown := set(wrt) - {n.name for n in graphs[0].inputs}:
-        raise CompileError(f"IR text: wrt: got {unknown}, expected names of inputs")
+    names = [n.name for n in graphs[0].inputs]
+    if unknown := [name for name in wrt if name not in names]:
+        raise CompileError(f"IR text: wrt: got {unknown}, expected names of inputs: {names}")
     named = dict(zip(updates.values(), graphs[1:], strict=True))
     return Program(graphs[0], facts.get("rows", ROWS), wrt, named, storage, target)
 
@@ -99,6 +100,6 @@ def _literal(number: int, key: str, text: str) -> Any:
     except (SyntaxError, ValueError):
         value = None
     kind, wanted = KINDS[key]
-    if not isinstance(value, kind) or (isinstance(value, int) and value < 1):
+    if type(value) is not kind or (kind is int and value < 1):
         raise CompileError(f"IR text, line {number}: {key}: got {text}, expected {wanted}")
     return value

@@ -54,6 +54,11 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
         compiled(tune=True, runtime="blas"),
         *(CompileError, ("tune: got True", 'use runtime="native"')),
     ),
+    (
+        "tune as a number",
+        compiled(tune=1, runtime="native"),
+        *(CompileError, ("tune: got 1", "expected True, False")),
+    ),
     ("a dump that is no path", compiled(dump=3), CompileError, ("dump: got 3", "a folder")),
     ("a dump into a file", compiled(dump=__file__), CompileError, ("dump: ", "test_bad_calls.py")),
     # the compiler's stages

@@ -12,6 +12,7 @@ from native_running import Code
 from gemmc.runtime.native import elementary
 from gemmc.runtime.native.dsl import Array, Function, Value
 from gemmc.runtime.native.jit import host
+from gemmc.runtime.native.lanes import INLINED, LANES
 
 FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "exp": elementary.exp,
@@ -176,3 +177,29 @@ def test_exp_and_log_undo_each_other(code: Code) -> None:
     back = run(code, f"log_{width}", run(code, f"exp_{width}", x))
     # an ulp of exp(x) is at most 1.2e-7 of it, and moves its logarithm by that much
     np.testing.assert_allclose(back, x, rtol=2e-7, atol=2e-7)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_functions_that_are_called_are_those_that_are_written_out(width: int) -> None:
+    """From the third use on, in every bit; and those of doubles beside them are still libm's."""
+    x = np.linspace(0.01, 3.0, 64, dtype=np.float32)
+    doubles, uses = x.astype(np.float64), 4
+    names = [name for name in FUNCTIONS for _ in range(uses)]
+
+    def write(k: Function, x: Array, y: Array, twice: Array, z: Array) -> None:
+        with k.range(0, 64, max(1, width)) as i:
+            for number, name in enumerate(names):
+                y.store(getattr(LANES, name)(x.load(i, width)), i + number * 64)
+                z.store(getattr(LANES, name)(twice.load(i, width)), i + number * 64)
+
+    y, z = np.empty((len(names), 64), np.float32), np.empty((len(names), 64))
+    code = Code()
+    code.add("all", write, x, y, doubles, z)
+    for name in FUNCTIONS:
+        code.add(f"{name}_alone", applied(name, width), x, y, 0)
+        assert code.text().count(f"define internal float @{name}.0(") == (width == 0)
+        assert code.text().count(f"call float @{name}.0(") == (uses - INLINED) * (width == 0)
+    code.call("all", x, y, doubles, z)
+    for name, got, exact in zip(names, y, z, strict=True):
+        np.testing.assert_array_equal(got, run(code, f"{name}_alone", x))
+        np.testing.assert_allclose(exact, MEANINGS[name](doubles), rtol=1e-15)

@@ -12,10 +12,12 @@ from native_running import a_cpu_without, whole_numbers
 from running import compile_program
 
 from gemmc.ir import Builder, Graph, interpret
+from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
 from gemmc.passes.forms import FORMS
 from gemmc.passes.pipeline import Program, run_passes
 from gemmc.passes.target import Target
+from gemmc.runtime.native import products
 from gemmc.runtime.native.jit import host
 from gemmc.runtime.native.target import native_target
 
@@ -180,6 +182,61 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
         assert expected.keys() == got.keys()
         for name, y in expected.items():
             np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("wide", [1, 2, 3, 4])
+def test_gradients_that_walk_the_winners_of_windows_of_any_shape(wide: int, threads: int) -> None:
+    """Two channels of the result at a time, where they are even and taps few, and one."""
+    s, entries = Cases(wide), dict[str, int]()
+    b = s.b
+    for c, o, kernel, tall, apart in (
+        *((1, 6, (3, 3), 2, (0, 0)), (17, 5, (3, 3), 1, (1, 0)), (3, 2, (2, 5), 3, (0, 1))),
+        *((16, 8, (4, 3), 2, (0, 0)), (35, 1, (1, 1), 4, (2, 3)), (5, 66, (1, 2), 3, (1, 1))),
+    ):
+        lines, across = s.pair(1, 4)
+        pool, stride = (tall, wide), (tall + apart[0], wide + apart[1])
+        size = lines * stride[0] + s.pick(0, apart[0]), across * stride[1]
+        attrs = {"pool": pool, "pool_stride": stride, "size": size}
+        lines, across = (window_count(n, p, t) for n, p, t in zip(size, pool, stride, strict=True))
+        g, winner = s.input(N, lines, across, o), s.input(N, lines, across, o, dtype="u8")
+        entries[winner.name] = tall * wide
+        x = s.input(N, size[0] + kernel[0] - 1, size[1] + kernel[1] - 1, c)
+        text = f"{c} to {o} channels, kernel {kernel}, {attrs}"
+        s.output(text, *(b.pooled_weight_grad(x, g, winner, **attrs, turned=t) for t in (0, 1)))
+        padding = kernel[0] // 2, kernel[1] // 3
+        weight = s.input(o, *kernel, c)
+        s.output(text, b.pooled_input_grad(g, winner, weight, **attrs, padding=padding))
+
+    def draw(graph: Graph, rows: int) -> dict[str, np.ndarray]:
+        arrays, rng = whole_numbers(graph, rows, rows), np.random.default_rng(rows)
+        won = {k: rng.integers(0, n, arrays[k].shape).astype(np.uint8) for k, n in entries.items()}
+        return arrays | won
+
+    check(s.graph(), 5, (1, 4, 5), threads=threads, draw=draw)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_long_epilogue_is_the_same_in_a_loop_as_written_out(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every bit; of blocks of whole vectors it is a loop, at the other columns it is not."""
+    s, b = Cases(19), Builder()
+    s.b = b
+    for k, m in ((5, 128), (33, 70), (16, 1), (7, 96)):
+        y = b.matmul(s.input(N, k), s.input(k, m))
+        y = b.add(y, b.broadcast(s.input(m), shape=(N, m), axes=(1,)))
+        y = b.mul(b.tanh(b.mul(y, b.full(shape=(N, m), value=0.01))), s.input(N, m))
+        s.output(f"{k} to {m}", b.exp(y), b.relu(y))
+    given, sizes, results = Program(s.graph(), 21, target=TARGETS["loops"]), [], []
+    for written in (products.WRITTEN, 1 << 30):
+        monkeypatch.setattr(products, "WRITTEN", written)
+        compiled = compile_program(given, threads)
+        runs = [compiled.run(whole_numbers(s.graph(), n, n), n) for n in (1, 20, 21)]
+        results.append([{name: y.tobytes() for name, y in outputs.items()} for outputs in runs])
+        sizes.append(len(compiled._runner.text("loops")))
+    assert results[0] == results[1] and sizes[0] < sizes[1]
+    check(s.graph(), 21, (1, 20, 21), TARGETS["loops"], threads, rtol=1e-5)
 
 
 def test_the_targets_above_reach_every_form_of_a_product() -> None:

@@ -188,14 +188,23 @@ def test_two_executables_of_one_model_take_turns_on_its_parameters() -> None:
 
 
 def test_an_executable_may_be_let_go_at_any_time() -> None:
-    """Its code and arena are freed while its threads may still be on their way out."""
+    """Its code and arena are freed while its threads may still be on their way out.
+
+    Those belong to the Python thread that trained, and end with it.
+    """
     before = threading.active_count()
-    for i in range(20):
-        exe = native(MODELS["wide"](), 4, threads=3)
-        x, y = data(exe, 4, seed=i)
-        exe.train_step(x, y)
-        del exe
-    gc.collect()
+
+    def train() -> None:
+        for i in range(20):
+            exe = native(MODELS["wide"](), 4, threads=3)
+            x, y = data(exe, 4, seed=i)
+            exe.train_step(x, y)
+            del exe
+        gc.collect()
+
+    training = threading.Thread(target=train)
+    training.start()
+    training.join(60)
     for _ in range(500):
         if threading.active_count() <= before:
             break

@@ -114,8 +114,8 @@ class NativeProgram:
         x is float32 or uint8, both are contiguous, and y is as the plan's input is. `step` is the
         number of the first batch's step; it goes on by 1 with every batch.
         """
-        sums = np.zeros(2)
-        assert x.flags.c_contiguous and y.flags.c_contiguous and order.dtype == np.int64
+        sums, order = np.zeros(2), np.ascontiguousarray(order, np.int64)
+        assert x.flags.c_contiguous and y.flags.c_contiguous
         pointers = {"x": x, "y": y, "order": order, "sums": sums}
         self._put(**{k: a.ctypes.data for k, a in pointers.items()})
         self._put(count=len(order), bytes=int(x.dtype == np.uint8), step=step, seed=seed)

@@ -35,7 +35,7 @@ def native_target(system: str = sys.platform, machine: str = platform.machine())
 
 
 FLOPS, BYTES = 200e9, 60e9  # what a core does in a second, FLOP and bytes moved
-CALLING = 20e-6  # seconds until all workers have begun a call, and are done with it
+CALLING = 2e-6  # seconds until workers that look for work have begun a call, and are done with it
 MEETING = 1e-6  # seconds that workers lose at each step: a barrier, and work that does not divide
 
 

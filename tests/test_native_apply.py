@@ -1,0 +1,131 @@
+"""Many rows in one call of native code: `Executable.__call__` and `evaluate` on large arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_running import data
+from programs import cnn
+
+import gemmc
+from gemmc import Executable, Linear, Sequential
+from gemmc.frontend import executable
+
+SIZE = 6  # rows of a batch
+CALL = 4 * SIZE  # rows of a call, in most of these tests
+LONG = 3 * CALL + 2 * SIZE + 1  # several calls, and a batch that is not full
+
+
+class Counted:
+    """`apply` of a program, and how many rows each of its calls had."""
+
+    def __init__(self, exe: Executable, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        runner = exe.compiled("predict").runner
+        self.rows: list[int] = []
+        self._apply = runner.apply
+        runner.call_rows = rows
+        monkeypatch.setattr(runner, "apply", self.apply)
+
+    def apply(self, x: np.ndarray, out: np.ndarray) -> None:
+        self.rows.append(len(x))
+        self._apply(x, out)
+
+
+def compiled(threads: int = 1) -> Executable:
+    model, shape = cnn(12)
+    return gemmc.compile(model, shape, SIZE, runtime="native", threads=threads)
+
+
+def batch_by_batch(exe: Executable, x: np.ndarray) -> np.ndarray:
+    """The outputs of rows that are few enough to be put into the program one batch at a time."""
+    return np.concatenate([exe(x[at : at + SIZE]) for at in range(0, len(x), SIZE)])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", ["float32", "uint8", "every other row", "Fortran", "reversed"])
+def test_many_rows_at_once_are_the_same_batch_by_batch(
+    kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every bit; what is given is only read, and what comes back is nobody else's."""
+    exe = compiled(threads)
+    x, _ = data(exe, 2 * LONG, seed=1)
+    given = {
+        "float32": x[:LONG],
+        "uint8": np.clip(x[:LONG] * 40 + 128, 0, 255).astype(np.uint8),
+        "every other row": x[::2],
+        "Fortran": np.asfortranarray(x[:LONG]),
+        "reversed": x[LONG - 1 :: -1, :, ::-1],
+    }[kind]
+    monkeypatch.setattr(executable, "COPIED", SIZE * given[0].nbytes)
+    counted, before, expected = Counted(exe, CALL, monkeypatch), given.copy(), None
+    expected = batch_by_batch(exe, given)
+    assert counted.rows == []
+    got = exe(given)
+    assert counted.rows == [CALL] * 3 + [LONG - 3 * CALL]
+    np.testing.assert_array_equal(got, expected)
+    exe(given[::-1])
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(given, before)
+
+
+def test_any_number_of_rows_of_what_native_code_reads_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exe = compiled(2)
+    monkeypatch.setattr(executable, "COPIED", -1)
+    counted = Counted(exe, CALL, monkeypatch)
+    x, _ = data(exe, LONG, seed=2)
+    expected = batch_by_batch(exe, x)
+    for rows in (0, 1, SIZE - 1, SIZE, SIZE + 1, CALL, CALL + 1, LONG):
+        counted.rows.clear()
+        np.testing.assert_array_equal(exe(x[:rows]), expected[:rows])
+        assert sum(counted.rows) == rows
+    counted.rows.clear()
+    np.testing.assert_array_equal(exe(x.astype(np.float64)), expected)
+    np.testing.assert_array_equal(exe(x.astype(">f4")), expected)
+    assert counted.rows == [], "doubles and numbers of another byte order are converted first"
+
+
+def test_large_arrays_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    exe = compiled()
+    counted = Counted(exe, CALL, monkeypatch)
+    x, _ = data(exe, executable.COPIED // (4 * 12 * 12) + 1, seed=3)
+    np.testing.assert_array_equal(exe(x[:LONG]), exe(x)[:LONG])
+    assert sum(counted.rows) == len(x)
+
+
+def test_a_call_takes_whole_batches_and_fewer_where_they_take_longer() -> None:
+    rows = []
+    for width in (8, 2000):
+        exe = gemmc.compile(Sequential([Linear(width, width)]), (width,), 64, runtime="native")
+        rows.append(exe.compiled().runner.call_rows)
+    assert all(r >= 64 and r % 64 == 0 for r in rows)
+    assert rows[0] > 10 * rows[1]
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_an_evaluation_in_several_calls_is_that_of_its_batches(images: bool) -> None:
+    exe = compiled(2)
+    x, y = data(exe, LONG, seed=4)
+    if images:
+        x = np.clip(x * 40 + 128, 0, 255).astype(np.uint8)
+    whole = exe.evaluate(x, y)
+    exe.compiled("evaluate").runner.call_rows = CALL
+    loss, accuracy = exe.evaluate(x, y)
+    parts = [(exe.evaluate(x[at : at + SIZE], y[at : at + SIZE])) for at in range(0, LONG, SIZE)]
+    weights = [len(x[at : at + SIZE]) for at in range(0, LONG, SIZE)]
+    means = np.average(parts, axis=0, weights=weights)
+    np.testing.assert_allclose([whole, (loss, accuracy)], [means, means], rtol=1e-12)
+
+
+def test_an_epoch_takes_an_order_as_it_lies_in_memory() -> None:
+    """Every other row, backwards, or numbers of 32 bits: not what lies between them."""
+    exe = compiled()
+    images, labels = data(exe, LONG, seed=5)
+    x, y = exe.checked("x", images, "y", labels)
+    order = np.random.default_rng(5).permutation(LONG)
+    for given in (order[::2], order[::-3], order.astype(np.int32)):
+        with exe.model.state.kept():
+            expected = exe.steps(x, y, given.astype(np.int64))
+        with exe.model.state.kept():
+            assert exe.steps(x, y, given) == expected
