@@ -79,7 +79,8 @@ def task_of(
     described = tuple(_named(layer, dropout) for layer in model.layers)
     optimizer = _named(model.optimizer)
     weights, seed = model.state_dict(), model.seed
-    arrays = dict(data) if mode == "train" else {"x": floats(data["x"]), "y": data["y"]}
+    calls = {"x": floats(data["x"][: settings["batch"]]), "y": data["y"][: settings["batch"]]}
+    arrays = dict(data) if mode == "train" else calls
     return Task(
         mode, described, _named(model.loss_func), optimizer, weights, arrays, seed=seed, **settings
     )

@@ -24,6 +24,15 @@ def check_places(chosen: argparse.Namespace) -> None:
     check_folder("--plots", chosen.plots)
 
 
+def measuring(words: Sequence[str]) -> list[str]:
+    """What was typed, without where the results go: that is of this machine, and no measurement."""
+    kept, places = [], ("--json", "--plots")
+    for before, word in zip(["", *words], words, strict=False):
+        if before not in places and word.split("=")[0] not in places:
+            kept.append(word)
+    return kept
+
+
 def publish(
     results: Sequence[Result],
     machine: Machine,
@@ -32,7 +41,7 @@ def publish(
     peaks: Peaks | None = None,
 ) -> None:
     """Writes the files that were asked for; `chosen.words` is the command as it was typed."""
-    command, today = " ".join(["gemmc bench", *chosen.words]), date.today().isoformat()
+    command, today = " ".join(["gemmc bench", *measuring(chosen.words)]), date.today().isoformat()
     report = Report(command, today, machine, tuple(results), tuple(kernels), peaks)
     if chosen.json:
         report.save(chosen.json)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, wraps
 from os import PathLike
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,23 @@ def compile(
     return Executable(model, input_shape, batch_size, *arguments)
 
 
+def taking_turns(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of an Executable, which Python threads call one after the other."""
+
+    @wraps(method)
+    def locked(self: Executable, *arguments: Any, **named: Any) -> Any:
+        with self._lock:
+            return method(self, *arguments, **named)
+
+    return locked
+
+
 class Executable:
     """A compiled model; made by `compile`. Its programs are compiled when first needed.
 
     "step" is forward, backward and update; "evaluate" loss and number correct; "predict" the
-    output; "grads" the loss and all gradients. All work on the model's own parameters. One
-    Executable serves one Python thread at a time.
+    output; "grads" the loss and all gradients. All work on the model's own parameters.
+    Python threads that share one take turns; for them to run at once each needs its own.
     """
 
     def __init__(
@@ -82,6 +94,7 @@ class Executable:
     ) -> None:
         if not isinstance(model, Sequential):
             raise CompileError(f"model: got {type(model).__name__}, expected a Sequential")
+        self._lock = RLock()
         self.model = model
         self.input_shape = sample_shape(input_shape)
         self.batch_size = integer("compile", "batch_size", batch_size)
@@ -146,6 +159,7 @@ class Executable:
 
         return executable_html(self)
 
+    @taking_turns
     def __call__(self, x: object) -> np.ndarray:
         """The model's output for inputs [rows, ...], in evaluation mode; any number of rows."""
         self._check_unchanged()
@@ -174,6 +188,7 @@ class Executable:
         given, wanted = self._batch(x, y)
         return self.step(given, wanted, np.arange(len(given)))[0]
 
+    @taking_turns
     def step(self, x: Batches, y: Batches, order: np.ndarray) -> tuple[float, float]:
         """(loss, number correct) of one step of training on the rows `order` of checked arrays."""
         rows, runner = len(order), self._program("step").runner
@@ -185,6 +200,7 @@ class Executable:
         self.model.state.step += 1
         return float(outputs["loss"]), float(outputs.get("correct", np.nan))
 
+    @taking_turns
     def steps(self, x: Batches, y: Batches, order: np.ndarray) -> tuple[float, float]:
         """(sum of loss times rows, number correct) of steps over the rows `order`, batch by batch.
 
@@ -202,6 +218,7 @@ class Executable:
             right += correct
         return loss, right
 
+    @taking_turns
     def loss_and_grads(
         self, x: object, y: object, train: bool = False
     ) -> tuple[float, dict[str, np.ndarray]]:
@@ -223,6 +240,7 @@ class Executable:
         """(mean loss, accuracy) over the rows of X, in evaluation mode; at least one row."""
         return self.evaluate_checked(*self.checked("X", X, "y", y))
 
+    @taking_turns
     def evaluate_checked(self, x: Batches, y: Batches) -> tuple[float, float]:
         """`evaluate` on arrays that are already checked."""
         runner = self._program("evaluate").runner
@@ -269,6 +287,7 @@ class Executable:
         val = None if X_val is None else self.checked("X_val", X_val, "y_val", y_val)
         return fit(self, train, val, epochs, shuffle, verbose)
 
+    @taking_turns
     def profile(self, x: object, y: object, repeat: int = 20) -> Profile:
         """Where the time of a training step on this batch goes, a row per step; moves nothing.
 

@@ -100,6 +100,6 @@ def _literal(number: int, key: str, text: str) -> Any:
     except (SyntaxError, ValueError):
         value = None
     kind, wanted = KINDS[key]
-    if type(value) is not kind or (kind is int and value < 1):
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
         raise CompileError(f"IR text, line {number}: {key}: got {text}, expected {wanted}")
     return value

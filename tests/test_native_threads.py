@@ -151,6 +151,25 @@ def test_what_is_in_the_arena_before_a_run_changes_nothing(name: str, threads: i
     assert one == other == everything(exe)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_python_threads_that_share_an_executable_take_turns(threads: int) -> None:
+    exe = native(cnn(12), 8, threads)
+    batches = [data(exe, 8, seed)[0] for seed in range(4)]
+    wanted = [exe(x) for x in batches]
+    wrong = [0] * len(batches)
+
+    def call(i: int) -> None:
+        for _ in range(100):
+            wrong[i] += not np.array_equal(exe(batches[i]), wanted[i])
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(len(batches))]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not any(caller.is_alive() for caller in callers) and wrong == [0, 0, 0, 0]
+
+
 def test_two_models_train_at_the_same_time_in_two_python_threads() -> None:
     """Compiled there as well; each is what it is alone."""
     makes = [lambda: cnn(12), MODELS["same padding"]]

@@ -88,14 +88,14 @@ def _code(count: int) -> Machine:
     return Machine(desk(count))
 
 
-def _work(code: Machine, desk: np.ndarray, worker: int) -> None:
+def _work(code: Machine, block: np.ndarray, worker: int) -> None:
     """A thread's life. One that finds itself on another one's core moves to a free one.
 
     Linux leaves two threads on one core for long when both are always busy.
     """
-    serve, address = Native(code.address("serve")), desk.ctypes.data
-    cores = desk.view(np.int32)[(LINES + CORE) // 4 :: LINE // 4]
-    function = desk.view(np.int64)[FUNCTION // 8 :]
+    serve, address = Native(code.address("serve")), block.ctypes.data
+    cores = block.view(np.int32)[(LINES + CORE) // 4 :: LINE // 4]
+    function = block.view(np.int64)[FUNCTION // 8 :]
     while True:
         serve(address, worker)
         if not function[0]:
@@ -107,7 +107,7 @@ def _work(code: Machine, desk: np.ndarray, worker: int) -> None:
                 os.sched_setaffinity(0, allowed)
 
 
-def _dismiss(code: Machine, desk: np.ndarray, process: int) -> None:
+def _dismiss(code: Machine, block: np.ndarray, process: int) -> None:
     """Sends a pool's threads home; a process forked from theirs has none, and no use of locks."""
     if os.getpid() == process:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("dismiss"))(desk.ctypes.data)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(code.address("dismiss"))(block.ctypes.data)
