@@ -90,7 +90,7 @@ def test_large_arrays_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch)
     exe = compiled()
     counted = Counted(exe, CALL, monkeypatch)
     x, _ = data(exe, executable.COPIED // (4 * 12 * 12) + 1, seed=3)
-    np.testing.assert_array_equal(exe(x[:LONG]), exe(x)[:LONG])
+    np.testing.assert_array_equal(exe(x[:-1]), exe(x)[:-1])
     assert sum(counted.rows) == len(x)
 
 
