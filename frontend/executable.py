@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
 from os import PathLike
@@ -20,6 +19,7 @@ from ..runtime.profile import Profile
 from . import batches
 from .arguments import integer, sample_shape
 from .batches import Batches
+from .compiled_in import CompiledIn
 from .runtimes import DTYPES, Compiled, Tune, choose
 from .sequential import Sequential
 from .stages import dump_folder, write_stages
@@ -28,7 +28,6 @@ from .training import History, fit
 
 SCALARS = ("lr", "step", "seed")
 COPIED = 1 << 15  # bytes of inputs beyond which workers share the copying
-MUTABLE = (list, dict, set, np.ndarray)  # hyper-parameters that may change and stay themselves
 
 
 def compile(
@@ -103,13 +102,7 @@ class Executable:
         self.threads = None if threads is None else integer("compile", "threads", threads)
         self._dump = None if dump is None else dump_folder(dump)
         self._compiled: dict[tuple[str, bool], Compiled] = {}
-        self._compiled_with = {
-            name: copy.deepcopy(value) if isinstance(value, MUTABLE) else value
-            for name, value in model.hyper_parameters().items()
-        }
-        self._has_mutable = any(isinstance(v, MUTABLE) for v in self._compiled_with.values())
-        self._parts = model.layers, model.loss_func, model.optimizer
-        self._attributes = [(d, tuple(d.values())) for d in model.attributes()]
+        self._compiled_in = CompiledIn(model)
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
@@ -347,29 +340,7 @@ class Executable:
 
     def changed(self) -> str:
         """What hyper-parameter that is compiled in has another value by now; "" if none has."""
-        if not self._has_mutable and self._untouched():
-            return ""
-        now = self.model.hyper_parameters()
-        value: Any
-        other: Any
-        for name, value in self._compiled_with.items():
-            other = now.get(name)
-            if other is not value and not np.array_equal(other, value):
-                return f"{name}: got {other!r}, but {value!r} is compiled in"
-        return ""
-
-    def _untouched(self) -> bool:
-        """Whether all attributes are what they were: quick, and nearly always so."""
-        model = self.model
-        if (model.layers, model.loss_func, model.optimizer) != self._parts:
-            return False
-        try:
-            for now, values in self._attributes:
-                if tuple(now.values()) != values:
-                    return False
-        except ValueError:  # an array in place of another
-            return False
-        return True
+        return self._compiled_in.changed()
 
     def _check_unchanged(self) -> None:
         if changed := self.changed():
