@@ -33,7 +33,7 @@ Model = tuple[Sequential, tuple[int, ...]]
 
 
 def spiral() -> Model:
-    """The seed's MLP."""
+    """The spiral's MLP."""
     layers = [Linear(2, 32), ReLU(), Linear(32, 16), ReLU(), Linear(16, 8), Softmax()]
     return Sequential(layers, CrossEntropyLoss(), Adam(1e-3)), (2,)
 

@@ -151,6 +151,13 @@ def test_what_is_in_the_arena_before_a_run_changes_nothing(name: str, threads: i
     assert one == other == everything(exe)
 
 
+def test_a_program_of_small_steps_has_one_worker_and_a_large_one_all_cores() -> None:
+    small = gemmc.compile(*spiral(), 32, runtime="native")
+    assert [small.compiled(p).runner.workers.count for p in ("step", "predict")] == [1, 1]
+    large = gemmc.compile(*cnn(28), 256, runtime="native")
+    assert large.compiled("step").runner.workers.count == len(os.sched_getaffinity(0))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_python_threads_that_share_an_executable_take_turns(threads: int) -> None:
     exe = native(cnn(12), 8, threads)

@@ -51,6 +51,7 @@ def step_seconds(step: Step, rows: int) -> float:
 def suited_workers(plan: Plan) -> int:
     """All cores for a program that they make faster, 1 for one that is over before they meet."""
     times = [step_seconds(step, plan.rows) for step in plan.steps()]
-    seconds, meetings = sum(times), sum(t >= SMALL for t in times)
+    shared = [t for t in times if t >= SMALL]  # the others one worker does alone
     once = 0.0 if "loss" in plan.outputs else CALLING  # of training, many steps share a call
-    return cores() if seconds / cores() + meetings * MEETING + once < seconds else 1
+    saved = sum(shared) * (1 - 1 / cores())
+    return cores() if len(shared) * MEETING + once < saved else 1
