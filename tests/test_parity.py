@@ -156,7 +156,9 @@ def test_the_spiral_mlp_follows_pytorch_at_rounding_for_200_steps(
 
 @pytest.mark.parametrize("runtime", ["native", "blas"])
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "SGD"])
-def test_the_example_cnn_follows_pytorch_for_200_steps(images, optimizer: str, runtime: str) -> None:
+def test_the_example_cnn_follows_pytorch_for_200_steps(
+    images, optimizer: str, runtime: str
+) -> None:
     model = seed_cnn(optimizer)
     exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime=runtime)
     free, synced = twin(model), twin(model)
