@@ -39,6 +39,7 @@ from gemmc import (
     ReLU,
     Sequential,
 )
+from gemmc.runtime.native.target import suited_workers
 
 ROOT = Path(gemmc.__file__).parent
 Made = Callable[[], Model]
@@ -151,11 +152,14 @@ def test_what_is_in_the_arena_before_a_run_changes_nothing(name: str, threads: i
     assert one == other == everything(exe)
 
 
-def test_a_program_of_small_steps_has_one_worker_and_a_large_one_all_cores() -> None:
-    small = gemmc.compile(*spiral(), 32, runtime="native")
-    assert [small.compiled(p).runner.workers.count for p in ("step", "predict")] == [1, 1]
-    large = gemmc.compile(*cnn(28), 256, runtime="native")
-    assert large.compiled("step").runner.workers.count == len(os.sched_getaffinity(0))
+def test_a_program_of_small_steps_has_one_worker_and_a_large_one_all_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gemmc.runtime.native.target.cores", lambda: 4)
+    small, large = native(spiral(), 32), native(cnn(28), 256)
+    plans = [small.compiled(p).plan for p in ("step", "predict")]
+    assert [suited_workers(plan) for plan in plans] == [1, 1]
+    assert suited_workers(large.compiled("step").plan) == 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])
