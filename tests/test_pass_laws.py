@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from broken_passes import Change, rebuilt
 from golden_texts import GOLDEN, Golden
 from programs import MODELS, draw_inputs, program, widened
 from random_graphs import random_graph
@@ -18,7 +19,7 @@ from running import POISONS, compile_program
 
 from gemmc import Adam
 from gemmc.frontend.trace import trace_update
-from gemmc.ir import Builder, CompileError, Graph, Node, VerifyError, interpret, parse, verify
+from gemmc.ir import CompileError, Graph, VerifyError, interpret, parse, verify
 from gemmc.ir.types import N
 from gemmc.passes import pipeline
 from gemmc.passes.autodiff import autodiff
@@ -29,8 +30,6 @@ from gemmc.passes.pipeline import PIPELINE, Program, check_meaning, in_float64, 
 from gemmc.passes.simplify import simplify
 from gemmc.passes.target import CPU, Target
 from gemmc.runtime.native.target import native_target
-
-Change = Callable[[Builder, Node], Node | None]
 
 ROWS = 5
 HOST = native_target()
@@ -220,17 +219,6 @@ def insert(
     passes = [*PIPELINE]
     passes.insert(position, ("sabotage", lambda graph, program: sabotage(graph)))
     monkeypatch.setattr(pipeline, "PIPELINE", tuple(passes))
-
-
-def rebuilt(graph: Graph, change: Change) -> Graph:
-    """The graph with each node that `change` has another one for replaced by that."""
-    b = Builder()
-    env = {n: b.clone(n, ()) for n in graph.inputs}
-    for n in graph.nodes:
-        made = b.clone(n, [env[x] for x in n.inputs])
-        env[n] = change(b, made) or made
-    outputs = {name: env[n] for name, n in graph.outputs.items()}
-    return b.graph(graph.name, [env[n] for n in graph.inputs], outputs)
 
 
 def with_a_wrong_type(graph: Graph) -> Graph:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from broken_passes import Change, rebuilt
 from programs import MODELS, cnn, program, spiral
 
 import gemmc
@@ -21,7 +22,6 @@ from gemmc.passes.target import CPU, Target
 from gemmc.runtime.native.target import native_target
 
 MOST_NODES = 10
-Fault = Callable[[Builder, Node], Node | None]
 
 
 def raises(b: Builder, node: Node) -> Node | None:
@@ -45,7 +45,7 @@ def changes_a_value(b: Builder, node: Node) -> Node | None:
     return None
 
 
-FAULTS: dict[str, tuple[Fault, str]] = {  # by what they do: the rule, and the check that shows it
+FAULTS: dict[str, tuple[Change, str]] = {  # by what they do: the rule, and the check that shows it
     "raises": (raises, "0"),
     "breaks a shape rule": (breaks_a_shape_rule, "0"),
     "changes a value": (changes_a_value, "2"),
@@ -182,14 +182,3 @@ def failure(given: Program) -> PassError:
     with pytest.raises(PassError) as caught:
         run_passes(given)
     return caught.value
-
-
-def rebuilt(graph: Graph, change: Fault) -> Graph:
-    """The graph with each node that `change` has another one for replaced by that."""
-    b = Builder()
-    env = {n: b.clone(n, ()) for n in graph.inputs}
-    for n in graph.nodes:
-        made = b.clone(n, [env[x] for x in n.inputs])
-        env[n] = change(b, made) or made
-    outputs = {name: env[n] for name, n in graph.outputs.items()}
-    return b.graph(graph.name, [env[n] for n in graph.inputs], outputs)

@@ -6,9 +6,9 @@ from .jit import host
 from .parking import LOT, parking
 from .stamps import tick
 
-# The block where a program's workers meet, in bytes: how many have come, how often they have met,
-# and where those sleep who wait long.
-COME, TURN, BENCH = 0, 64, 128
+# The block where a program's workers meet, in bytes: at first how many have come, then how often
+# they have met, and where those sleep who wait long.
+TURN, BENCH = 64, 128
 MEET = BENCH + LOT
 
 BARRIER = """
