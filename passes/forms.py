@@ -2,6 +2,8 @@
 
     matmul               loops      generated, b's rows side by side in lanes
                          dots       generated, dot products of rows: b transposed, and few rows of a
+                         turned     generated, a's rows in lanes, results turned as they are
+                                    stored: b transposed, and no more rows of a than terms
                          blas       one sgemm
     conv2d and its       direct     generated, register-blocked over positions and channels
     gradients            winograd   generated: 3 x 3 at stride 1, results of even height and width
@@ -24,7 +26,8 @@ Pair = tuple[int, int]
 FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
 SPARE = 4  # registers that a kernel over winners needs besides its sums
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
-FORMS = ("loops", "dots", "blas", "direct", "winograd", "winners", "im2col", "shift")
+FORMS = ("loops", "dots", "turned", "blas", *("direct", "winograd", "winners", "im2col", "shift"))
+TURNED = 1 << 15  # elements of the left operand that each worker may turn for itself: 128 KB
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 
@@ -97,7 +100,11 @@ def _matmul_forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
     if not node.attrs["transpose_b"]:
         return ("loops", "blas")
     lines = node.inputs[0].tensor.size(rows) // node.inputs[0].shape[-1]
-    return ("dots", "loops", "blas") if lines < FEW_ROWS else ("loops", "dots", "blas")
+    if lines < FEW_ROWS:
+        return ("dots", "loops", "turned", "blas")
+    terms = node.inputs[1].shape[1]
+    fits = lines % target.lanes == 0 and lines <= terms and lines * terms <= TURNED
+    return ("turned", "loops", "dots", "blas") if fits else ("loops", "turned", "dots", "blas")
 
 
 def _weight_grad_forms(target: Target, node: Node) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from .outline import outline
 from .target import Target
 
 # Forms of products that take pointwise work as their epilogue, and the ops that have them.
-GENERATED = ("loops", "dots", "direct", "winners", "winograd")
+GENERATED = ("loops", "dots", "turned", "direct", "winners", "winograd")
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
 ROW = 8  # vectors of a row that is worked on as one: a quarter of AVX-512's registers

@@ -21,8 +21,9 @@ from gemmc.runtime.native import products
 from gemmc.runtime.native.jit import host
 from gemmc.runtime.native.target import native_target
 
-PRODUCTS = [replace(HOST, products=how) for how in ("loops", "blas")]
-each_product = pytest.mark.parametrize("target", PRODUCTS, ids=["loops", "blas"])
+PRODUCTS = [replace(HOST, products=how) for how in ("loops", "blas", "turned")]
+each_product = pytest.mark.parametrize("target", PRODUCTS, ids=["loops", "blas", "turned"])
+EXACT = {name: target for name, target in TARGETS.items() if target.conv_form != "winograd"}
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
@@ -39,10 +40,26 @@ def test_convolutions_and_their_gradients(
     channels = [(1, 1), (1, 70), (3, 16), (s.pick(2, 40), 1), (s.pick(2, 70), s.pick(2, 70))]
     for some in channels:
         conv_case(s, some, 7, size)
-    same = (3, 3), (1, 1), (1, 1)  # what Winograd's form is for, where the size is even
-    conv_cases(s, (s.pick(1, 40), s.pick(1, 40)), *same, (2 * s.pick(1, 4), 2 * s.pick(1, 4)))
-    conv_cases(s, (17, s.pick(16, 35)), *same, (8, s.pick(2, 7)))
     check(s.graph(), most, rows, target)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("most", "rows"), [(1, (1,)), (5, (1, 4, 5)), (33, (32, 33))])
+@pytest.mark.parametrize("tiles", ["", " in tiles"])
+def test_winograds_convolutions_of_all_even_sizes(
+    tiles: str, most: int, rows: Sequence[int], threads: int
+) -> None:
+    """Tiles of 4 x 4 and of 2 x 2, one or none or many of each, in blocks that are not full."""
+    s = Cases(most)
+    for size in ((2, 2), (2, 8), (6, 2), (4, 4), (8, 6), (10, 12), (14, 14), (18, 4)):
+        channels = s.pick(1, 40), s.pick(1, 40)
+        conv_cases(s, channels, (3, 3), (1, 1), (1, 1), size)
+    conv_cases(s, (130, 70), (3, 3), (1, 1), (1, 1), (6, 6))
+    target = TARGETS["winograd in tiles"] if tiles else replace(HOST, conv_form="winograd")
+    assert "winograd_conv2d" in forms_in(
+        run_passes(Program(s.graph(), most, target=target))["order"]
+    )
+    check(s.graph(), most, rows, target, threads, off=2e-5)
 
 
 AVX512, AVX = ("avx512", "avx10", "amx"), ("avx", "amx", "fma", "xop", "f16c", "vaes", "vpclmul")
@@ -139,17 +156,21 @@ def test_products_with_all_that_may_follow_them(threads: int) -> None:
     check(s.graph(), 13, (1, 12, 13), TARGETS["loops"], threads)
 
 
-def conv_relu_pool(seed: int) -> tuple[Cases, tuple[str, ...]]:
+POOLED = (  # channels in and out, kernel, pool and its stride
+    *((1, 8, (3, 3), (2, 2), (2, 2)), (16, 9, (3, 3), (2, 2), (2, 2))),
+    *((17, 20, (2, 4), (3, 2), (3, 2)), (8, 33, (1, 1), (2, 2), (3, 3))),
+    *((9, 3, (3, 3), (3, 3), (2, 2)), (33, 16, (5, 5), (2, 3), (2, 3))),
+    (2, 17, (3, 3), (2, 2), (2, 2)),
+)
+WINOGRADS = ((16, 32, (3, 3), (2, 2), (2, 2)), (20, 17, (3, 3), (2, 2), (2, 2)))
+
+
+def conv_relu_pool(seed: int, cases: tuple = POOLED) -> tuple[Cases, tuple[str, ...]]:
     """Convolutions with a ReLU and a pool behind them, and what to differentiate by."""
     s, wrt, losses = Cases(seed), [], []
     b = s.b
-    for c, o, kernel, pool, stride in (
-        *((1, 8, (3, 3), (2, 2), (2, 2)), (16, 9, (3, 3), (2, 2), (2, 2))),
-        *((17, 20, (2, 4), (3, 2), (3, 2)), (8, 33, (1, 1), (2, 2), (3, 3))),
-        *((9, 3, (3, 3), (3, 3), (2, 2)), (33, 16, (5, 5), (2, 3), (2, 3))),
-        *((2, 17, (3, 3), (2, 2), (2, 2)), (16, 32, (3, 3), (2, 2), (2, 2))),
-    ):
-        h, w = (8, 10) if o == 32 else s.pair(6, 11)
+    for c, o, kernel, pool, stride in cases:
+        h, w = (2 * s.pick(3, 5), 14) if cases is WINOGRADS else s.pair(6, 11)
         x, weight, bias = s.input(N, c, h, w), s.input(o, c, *kernel), s.input(o)
         y = b.conv2d(x, weight, padding=(kernel[0] // 2, kernel[1] // 2))
         y = b.add(y, b.broadcast(bias, shape=y.shape, axes=(1,)))
@@ -164,7 +185,7 @@ def conv_relu_pool(seed: int) -> tuple[Cases, tuple[str, ...]]:
     return s, tuple(wrt)
 
 
-@each_target
+@pytest.mark.parametrize("target", EXACT.values(), ids=EXACT)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
     target: Target, threads: int
@@ -182,6 +203,28 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
         assert expected.keys() == got.keys()
         for name, y in expected.items():
             np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")
+
+
+@pytest.mark.parametrize("target", [TARGETS["loops"], TARGETS["winograd in tiles"]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_with_winograds_convolution(target: Target, threads: int) -> None:
+    """Of numbers that do not tie: it rounds, so that of those that tie any may win."""
+    s, wrt = conv_relu_pool(5, WINOGRADS)
+    given = Program(s.graph(), 6, wrt, target=target)
+    assert "winograd_conv2d" in forms_in(run_passes(given)["order"])
+    rng = np.random.default_rng(5)
+
+    def draw(graph: Graph, rows: int) -> dict[str, np.ndarray]:
+        shapes = {n.name: n.tensor.concrete(rows) for n in graph.inputs}
+        return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+    compiled = compile_program(given, threads)
+    for rows in (1, 5, 6):
+        arrays = draw(compiled.differentiated, rows)
+        expected, got = interpret(compiled.differentiated, arrays, rows), compiled.run(arrays, rows)
+        for name, y in expected.items():
+            atol = 2e-5 * float(np.abs(y).max())
+            np.testing.assert_allclose(got[name], y, 0.0, atol, err_msg=f"{name} of {rows} rows")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -240,7 +283,7 @@ def test_a_long_epilogue_is_the_same_in_a_loop_as_written_out(
 
 
 def test_the_targets_above_reach_every_form_of_a_product() -> None:
-    s, wrt = conv_relu_pool(17)
+    s, wrt = conv_relu_pool(17, POOLED + WINOGRADS)
     s.output("products", s.b.matmul(s.input(N, 5), s.input(4, 5), transpose_b=True))
     seen: set[str] = set()
     for target in (*TARGETS.values(), *PRODUCTS):

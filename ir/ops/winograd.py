@@ -1,14 +1,21 @@
-"""Convolution with kernels of 3 x 3 by Winograd's minimal filtering F(2x2, 3x3).
+"""Convolution with kernels of 3 x 3 by Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3).
 
-A tile of 2 x 2 results comes from 4 x 4 elements of the image with 16 products a channel, where the
-sum over taps takes 36: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. In
-float32 the largest error is some 1e-6 of the result's size. Source: S. Winograd, "Arithmetic
-Complexity of Computations" (1980); A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
-Networks" (2015).
+A tile of 4 x 4 results comes from 6 x 6 elements of the image with 36 products a channel, where the
+sum over taps takes 144: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. What
+tiles of 4 x 4 leave of a plane is made of tiles of 2 x 2, from 4 x 4 elements with 16 products.
+Both are polynomials' products by interpolation, F(2x2) at the points 0, 1, -1 and infinity,
+F(4x4) at 2 and -1/2 as well: so the first 4 x 4 of the 6 x 6 transformed weights serve F(2x2).
+These points lose the least: in float32 an error is some 1e-6 of the size of the results, the
+largest 1e-5.
+Sources: S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and S. Gray, "Fast
+Algorithms for Convolutional Neural Networks" (2015); B. Barabasz et al., "Error Analysis and
+Improving the Accuracy of Winograd Convolution" (2020), of the points.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +25,83 @@ from ..op import Op, register
 from ..types import TensorType
 from .conv import _image
 
-# F(2x2, 3x3) as Lavin and Gray have it, from the points 0, 1, -1 and infinity: `*_T` is transposed.
-A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+SEEN = 6  # elements a side that a tile of 4 x 4 results sees
+
+G = np.array(
+    [
+        [1, 0, 0],
+        [1 / 3, 1 / 3, 1 / 3],
+        [-1 / 3, 1 / 3, -1 / 3],
+        [0, 0, -1],
+        [1 / 15, 2 / 15, 4 / 15],
+        [-16 / 15, 8 / 15, -4 / 15],
+    ]
+)
+
+_TWO = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
+
+# B^T of tiles of 2 and 4 results a side, as sparse matrices to be applied from the last one on.
+# At the points that F(2x2) has too, F(4x4) is F(2x2) of w, w_i = d_i + 3/2 d_i+1 - d_i+2.
+B_T = {
+    2: [_TWO],
+    4: [
+        np.block([[_TWO, np.zeros((4, 2))], [np.zeros((2, 4)), np.array([[1, 0.5], [1, -2]])]]),
+        np.array(
+            [
+                [1, 1.5, -1, 0, 0, 0],
+                [0, 1, 1.5, -1, 0, 0],
+                [0, 0, 1, 1.5, -1, 0],
+                [0, 0, 0, 1, 1.5, -1],
+                [0, 0, -1, 0, 1, 0],
+                [0, -1, 0, 1, 0, 0],
+            ]
+        ),
+    ],
+}
+
+_SUM = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, -1, 0], [0, 0, 0, 1]])  # at 1 and -1: +, -
+
+# A^T, likewise.
+A_T = {
+    2: [np.array([[1, 0, 1.5, 0], [0, 1.5, 0, -1]]), _SUM],
+    4: [
+        np.array(
+            [
+                [1, 1, 0, 0, 1, 1],
+                [0, 0, 1, 0, 2, -0.5],
+                [0, 1, 0, 0, 4, 0.25],
+                [0, 0, 1, 1, 8, -0.125],
+            ]
+        ),
+        np.block([[_SUM, np.zeros((4, 2))], [np.zeros((2, 4)), np.eye(2)]]),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Tiles of `size` x `size` results: `down` lines of `across`, from (top, left) on."""
+
+    size: int
+    top: int
+    left: int
+    down: int
+    across: int
+
+
+def strips(h: int, w: int) -> Iterator[Strip]:
+    """The tiles of a plane: 4 x 4 as far as they go, then 2 x 2 at the right and at the bottom."""
+    if h >= 4 and w >= 4:
+        yield Strip(4, 0, 0, h // 4, w // 4)
+    if w % 4:
+        yield Strip(2, 0, w - 2, h // 2, 1)
+    if h % 4 and w >= 4:
+        yield Strip(2, h - 2, 0, 1, w // 4 * 2)
 
 
 @register
 class WinogradWeights(Op):
-    """Weights `w [3,3,C,O]` as winograd_conv2d needs them: G w G^T, [4,4,C,O]."""
+    """Weights `w [3,3,C,O]` as winograd_conv2d needs them: G w G^T, [6,6,C,O]."""
 
     kinds = "f"
     differentiable = False
@@ -35,7 +110,7 @@ class WinogradWeights(Op):
     def infer(self, w: TensorType) -> TensorType:
         if w.rank != 4 or w.shape[:2] != (3, 3):
             raise CompileError(f"winograd_weights: got {w}, expected weights [3,3,C,O]")
-        return TensorType((4, 4, *w.shape[2:]), w.dtype)
+        return TensorType((SEEN, SEEN, *w.shape[2:]), w.dtype)
 
     def evaluate(self, xp: Any, w: Any) -> Any:
         g = G.astype(w.dtype)
@@ -44,7 +119,7 @@ class WinogradWeights(Op):
 
 @register
 class WinogradConv2d(Op):
-    """conv2d of a bordered image x at stride 1 with transformed weights `u [4,4,C,O]`.
+    """conv2d of a bordered image x at stride 1 with transformed weights `u [6,6,C,O]`.
 
     Height and width of the result, two less than x's, are even.
     """
@@ -53,21 +128,38 @@ class WinogradConv2d(Op):
     attrs = {"form": None}
     differentiable = False
     examples = (
-        "winograd_conv2d f32[N,4,6,3], f32[4,4,3,5]",
-        "winograd_conv2d f32[N,8,4,17], f32[4,4,17,2]",
+        "winograd_conv2d f32[N,4,6,3], f32[6,6,3,5]",
+        "winograd_conv2d f32[N,8,4,17], f32[6,6,17,2]",
+        "winograd_conv2d f32[N,8,12,3], f32[6,6,3,2]",
     )
 
     def infer(self, x: TensorType, u: TensorType, *, form: str | None) -> TensorType:
         n, h, w, c = _image(x, "NHWC")
-        if u.rank != 4 or u.shape[:3] != (4, 4, c) or h % 2 or w % 2 or min(h, w) < 4:
+        if u.rank != 4 or u.shape[:3] != (SEEN, SEEN, c) or h % 2 or w % 2 or min(h, w) < 4:
             raise CompileError(f"winograd_conv2d: {x} and {u} do not fit")
         return TensorType((n, h - 2, w - 2, u.shape[3]), x.dtype)
 
     def evaluate(self, xp: Any, x: Any, u: Any, *, form: str | None) -> Any:
-        a, b = A_T.astype(x.dtype), B_T.astype(x.dtype)
         n, h, w, _ = x.shape
-        tiles = np.lib.stride_tricks.sliding_window_view(x, (4, 4), (1, 2))[:, ::2, ::2]
-        v = np.einsum("ai,bj,nyxcij->nyxcab", b, b, tiles)
-        m = np.einsum("nyxcab,abco->nyxoab", v, u)
-        y = np.einsum("ia,jb,nyxoab->nyixjo", a, a, m)
-        return np.ascontiguousarray(y.reshape(n, h - 2, w - 2, u.shape[3]))
+        y = np.empty((n, h - 2, w - 2, u.shape[3]), x.dtype)
+        for s in strips(h - 2, w - 2):
+            down, across = s.down * s.size, s.across * s.size
+            part = x[:, s.top : s.top + down + 2, s.left : s.left + across + 2]
+            y[:, s.top : s.top + down, s.left : s.left + across] = _tiled(part, u, s.size)
+        return y
+
+
+def _tiled(x: Any, u: Any, size: int) -> Any:
+    """The results for a part of an image that tiles of one size cover."""
+    seen = size + 2
+    a, b = (_product(m[size]).astype(x.dtype) for m in (A_T, B_T))
+    tiles = np.lib.stride_tricks.sliding_window_view(x, (seen, seen), (1, 2))[:, ::size, ::size]
+    v = np.einsum("ai,bj,nyxcij->nyxcab", b, b, tiles)
+    m = np.einsum("nyxcab,abco->nyxoab", v, u[:seen, :seen])
+    y = np.einsum("ia,jb,nyxoab->nyixjo", a, a, m)
+    n, lines, _, columns, *_ = y.shape
+    return y.reshape(n, lines * size, columns * size, u.shape[3])
+
+
+def _product(matrices: list[Any]) -> Any:
+    return matrices[0] if len(matrices) == 1 else np.linalg.multi_dot(matrices)

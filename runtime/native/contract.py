@@ -273,11 +273,28 @@ def over_rows(
             block(i, 1)
 
 
-def over_columns(k: Function, total: int, size: int, block: Callable[[Int, Lanes], None]) -> None:
-    """block(column, lanes) over `total` columns: `size` of them at a time, then what is left."""
+def over_columns(
+    k: Function,
+    total: int,
+    size: int,
+    block: Callable[[Int, Lanes], None],
+    begin: Int = 0,
+    end: Int | None = None,
+) -> None:
+    """block(column, lanes) over `total` columns: `size` of them at a time, then what is left.
+
+    Over those from `begin` to `end` only, if given: multiples of `size`, or the end of all.
+    """
+    end = total if end is None else end
     whole = total // size * size
     if whole:
-        with k.range(0, whole, size) as column:
+        with k.range(begin, k.minimum(end, whole), size) as column:
             block(column, lanes_of(size, host().lanes))
-    if total > whole:
-        block(whole, lanes_of(total - whole, host().lanes))
+    if total == whole:
+        return
+    rest = lanes_of(total - whole, host().lanes)
+    if isinstance(end, int):
+        block(whole, rest)
+        return
+    with k.when(end.equals(total)):
+        block(whole, rest)

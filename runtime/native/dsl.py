@@ -124,6 +124,14 @@ class Function(Arithmetic):
         text = f"call {x.type} @{whole}({x.type} {x.ref})"
         return self._emit(text, x.scalar, x.lanes, f"{name}({show(x)})")
 
+    def procedure(
+        self, name: str, parameters: Sequence[tuple[str, str]], body: Callable[[Function], None]
+    ) -> None:
+        """Declares a function of nothing returned, to be called; equal ones are made once."""
+        callee = Function(name, parameters)
+        body(callee)
+        self.declared |= {*callee.declared, callee.llvm.replace("define", "define internal", 1)}
+
     def raw(self, text: str, scalar: str | None = None, shown: str = "") -> Value | None:
         """Any other instruction; its result is a scalar of type `scalar`."""
         if scalar is None:

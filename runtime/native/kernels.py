@@ -16,6 +16,7 @@ from . import (
     reductions,
     rowwise,
     sweep,
+    transposed,
     winners,
     winograd,
 )
@@ -31,9 +32,14 @@ class Kernel:
     scratch: Callable[[Node, int], int] = lambda node, rows: 0
 
 
+def _matmul(product: Product) -> Work:
+    by_rows = product.node.attrs["transpose_b"]
+    return transposed.emit(product) if by_rows else products.emit_matmul(product)
+
+
 # Products by generated loops; all but the weight gradients may begin a fused node.
 LOOPS: dict[str, Callable[[Product], Work]] = {
-    "matmul": products.emit_matmul,
+    "matmul": _matmul,
     "conv2d": convolutions.emit_conv2d,
     "conv2d_weight_grad": convolutions.emit_weight_grad,
     "pooled_input_grad": winners.emit_input_grad,
@@ -66,7 +72,8 @@ def _product_scratch(node: Node, rows: int) -> int:
         case "winograd_conv2d":
             return winograd.scratch_bytes(node)
         case "matmul":
-            return products.panel_bytes(node, rows)
+            which = transposed if node.attrs["transpose_b"] else products
+            return which.panel_bytes(node, rows)
     return 0
 
 

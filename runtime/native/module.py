@@ -124,6 +124,12 @@ def in_buffer(m: Module, k: Function, buffer: Buffer, scalar: str) -> Array:
 
 def share(k: Function, work: Work, workers: int, alone: bool = False) -> bool:
     """Emits each worker's part of some work; whether only the first has any."""
+    first = _share(k, work, workers, alone)
+    return (work.also is None or share(k, work.also, workers, alone)) and first
+
+
+def _share(k: Function, work: Work, workers: int, alone: bool) -> bool:
+    """`share` without what is to be done besides."""
     if workers == 1:
         work.run(0, work.extent)
         return True

@@ -211,6 +211,22 @@ def turned(k: Function, lines: Sequence[Value]) -> list[Value]:
     return lines
 
 
+def turn(k: Function, x: Array, x_step: int, y: Array, y_step: int) -> None:
+    """Transposes a square of vectors of f32 from x to y, whose lines lie so many elements apart."""
+    lanes = host().lanes
+
+    def body(callee: Function) -> None:
+        source, target = (Array(callee, callee.parameters[n], "float") for n in ("x", "y"))
+        steps = [callee.parameters[n] for n in ("x_step", "y_step")]
+        lines = [source.load(steps[0] * i, lanes) for i in range(lanes)]
+        for i, line in enumerate(turned(callee, lines)):
+            target.store(line, steps[1] * i)
+
+    parameters = (("x", "ptr"), ("x_step", "i64"), ("y", "ptr"), ("y_step", "i64"))
+    k.procedure(f"turn.{lanes}", parameters, body)
+    k.call(f"@turn.{lanes}", x.pointer(), k.integer(x_step), y.pointer(), k.integer(y_step))
+
+
 def emit_reverse(site: Site) -> Work:
     """reverse: a copy with strides that run backwards."""
     shape, steps, offset = site.node.shape, strides(site.node.shape), 0

@@ -26,14 +26,12 @@ from .jit import host
 from .lanes import Body, Spot, length, put
 from .pools import better
 from .site import Int, Site, Work
-from .sweep import lanes_of
 
 WRITTEN = 100  # instructions up to which what follows a block's sums is written out for each
 FEW = 8  # sums of a block that are too few where there could be more
 UPDATED = 16  # vectors of a block that an update then reads and writes: few, its code is long
 LINE = 8  # vectors of a line that an update goes through together
 SHARES = 4  # workers among which columns of blocks should divide without a rest
-DOTS = 4  # rows of either operand of a block of dot products: 16 sums, enough to hide their latency
 PANEL_WIDTH = 256  # columns from which lines lie so far apart that they fall into few cache sets
 PANEL_BYTES = 1 << 17  # of an operand from which it stays in no first-level cache
 PANEL_LINES = 48  # on the left from which copying a panel is little beside its use
@@ -133,8 +131,8 @@ class Product:
 
 
 def emit_matmul(product: Product) -> Work:
-    """matmul: rows of a by columns of b, or dot products of rows where b is transposed."""
-    return Dots(product).work() if product.node.attrs["transpose_b"] else Matmul(product).work()
+    """matmul, b not transposed."""
+    return Matmul(product).work()
 
 
 class Matmul:
@@ -192,19 +190,12 @@ class Matmul:
         )
 
     def _by_columns(self, begin: Int, end: Int) -> None:
-        """[:, begin:end] of the result; the rest of the columns belongs to whoever has the end."""
-        whole = self.width // self.columns * self.columns
-        if whole:
-            with self.k.range(begin, self.k.minimum(end, whole), self.columns) as column:
-                self._stripe(0, self.rows, column, lanes_of(self.columns, host().lanes))
-        rest = lanes_of(self.width - whole, host().lanes)
-        if not rest:
-            return
-        if isinstance(end, int):
-            self._stripe(0, self.rows, whole, rest)
-            return
-        with self.k.when(end.equals(self.width)):
-            self._stripe(0, self.rows, whole, rest)
+        """[:, begin:end] of the result."""
+
+        def stripe(column: Int, lanes: Lanes) -> None:
+            self._stripe(0, self.rows, column, lanes)
+
+        over_columns(self.k, self.width, self.columns, stripe, begin, end)
 
     def _stripe(self, begin: Int, end: Int, column: Int, lanes: Lanes) -> None:
         """Rows from begin to end of the columns at `lanes` from `column` on."""
@@ -244,8 +235,6 @@ def panel_bytes(node: Node, rows: int) -> int:
     That pays where the operand is wider than PANEL_WIDTH and larger than PANEL_BYTES, and has
     rows enough on its left: 0 elsewhere.
     """
-    if node.op != "matmul" or node.attrs["transpose_b"]:
-        return 0
     a, b = (x.tensor.concrete(rows) for x in node.inputs)
     terms, lines = math.prod(b[:-1]), math.prod(a[:-1])
     if node.attrs["transpose_a"]:
@@ -270,57 +259,3 @@ def times_rows(leading: Sequence, rows: Int) -> tuple[Int, int]:
     """Leading axes as (rows, what they are multiplied by); (1, n) where there is no N."""
     rowed = bool(leading) and not isinstance(leading[0], int)
     return (rows, math.prod(leading[1:])) if rowed else (1, math.prod(leading))
-
-
-class Dots:
-    """matmul with transpose_b: dot products of a's rows [rows, depth] with b's [width, depth].
-
-    Both lie along the lanes, so nothing is copied or spread; sums go over the lanes at the end.
-    """
-
-    def __init__(self, product: Product) -> None:
-        node, site = product.node, product.site
-        self.k, self.product = product.k, product
-        self.a, self.b = product.operands
-        self.rows, self.inner = times_rows(node.shape[:-1], site.rows)
-        self.width, self.depth = node.inputs[1].shape
-        self.block_rows = min(DOTS, max(1, site.most * self.inner))
-
-    def work(self) -> Work:
-        """Shared out by columns of the result."""
-        return Work(self.width, self._run, DOTS)
-
-    def _run(self, begin: Int, end: Int) -> None:
-        over_rows(self.k, begin, end, DOTS, self._stripe)
-
-    def _stripe(self, column: Int, columns: int) -> None:
-        """All rows of some columns of the result."""
-
-        def block(row: Int, count: int) -> None:
-            sums = iter(self._sums(row, count, column, columns))
-            for p in range(count):
-                for q in range(columns):
-                    self.product.write(row + p, column + q, self.width, next(sums))
-
-        over_rows(self.k, 0, self.rows * self.inner, self.block_rows, block)
-
-    def _sums(self, row: Int, count: int, column: Int, columns: int) -> list[Value]:
-        """The results of a block, row by row: whole vectors of terms, then the rest of them."""
-        k, scalar, lanes = self.k, self.a.scalar, host().lanes
-        whole, rest = self.depth // lanes * lanes, self.depth % lanes
-
-        def step(i: Int, acc: list[Value], n: int = lanes) -> list[Value]:
-            xs = [self.a.load((row + p) * self.depth + i, n) for p in range(count)]
-            ys = [self.b.load((column + q) * self.depth + i, n) for q in range(columns)]
-            pairs = [(x, y) for x in xs for y in ys]
-            return [k.fma(x, y, z) for (x, y), z in zip(pairs, acc, strict=True)]
-
-        sums: list[Value] = []
-        if whole:
-            zeros = [k.constant(0.0, scalar, lanes)] * (count * columns)
-            sums = [k.reduce("fadd", v, -0.0) for v in k.fold(0, whole, zeros, step, lanes)]
-        if rest:
-            zeros = [k.constant(0.0, scalar, rest)] * (count * columns)
-            tails = [k.reduce("fadd", v, -0.0) for v in step(whole, zeros, rest)]
-            sums = [s + t for s, t in zip(sums, tails, strict=True)] if sums else tails
-        return sums

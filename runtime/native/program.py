@@ -45,8 +45,9 @@ def build(plan: Plan, offsets: Mapping[str, int], workers: int, timed: bool = Fa
 def _add_step(m: Module, step: Step) -> None:
     k = Function(f"s{step.time}_{step.node.op}", PARAMETERS, f"{step.node.loc} {step.node.type}")
     rows = k.parameters["rows"]
-    site = _site(m, k, step, 0, rows, m.plan.rows, rows, place, False)
     small = step_seconds(step, m.plan.rows) < SMALL
+    workers = 1 if small else m.workers
+    site = _site(m, k, step, 0, rows, m.plan.rows, rows, place, False, workers)
     serial = share(k, KERNELS[step.node.op].emit(site), m.workers, alone=small)
     m.functions.append(k)
     m.calls.append(Call(k.name, serial, step.time, _touched([step])))
@@ -68,12 +69,13 @@ def _site(
     batch: Int,
     find: Find,
     accumulate: bool,
+    workers: int,
 ) -> Site:
     operands = [find(m, k, v, row) for v in step.operands]
     results = [find(m, k, v, row) for v in step.results]
     base = k.parameters["own" if step.scratch and step.scratch.private else "arena"]
     room = Array(k, base, "i8", step.scratch.offset if step.scratch else 0)
-    return Site(k, step.node, operands, results, room, row, rows, most, batch, accumulate)
+    return Site(k, step.node, operands, results, room, row, rows, most, batch, accumulate, workers)
 
 
 def _add_loop(m: Module, loop: Loop) -> None:
@@ -129,9 +131,8 @@ def _add_tile_step(m: Module, loop: Loop, step: Step) -> str:
 
     names = ("row", "rows", "batch")
     row, rows, batch = (k.parameters[n] for n in names)
-    site = _site(m, k, step, row, rows, loop.tile, batch, find, bool(loop.partials))
-    work = KERNELS[step.node.op].emit(site)
-    work.run(0, work.extent)
+    site = _site(m, k, step, row, rows, loop.tile, batch, find, bool(loop.partials), 1)
+    share(k, KERNELS[step.node.op].emit(site), 1)
     m.functions.append(k)
     return k.name
 
@@ -161,8 +162,9 @@ def _total(k: Function, total: Array, parts: Sequence[Array], size: int) -> Work
         whole = begin + (end - begin) // lanes * lanes
         with k.range(begin, whole, lanes) as i:
             add(i, lanes)
-        with k.range(whole, end) as i:
-            add(i, 0)
+        if size % lanes:
+            with k.range(whole, end) as i:
+                add(i, 0)
 
     return Work(size, run, GRAIN)
 

@@ -17,7 +17,8 @@ class Site:
 
     Operands and results are seen from row `row` of the batch on; there are `rows` rows to work on,
     at most `most`, of a batch of `batch`. Where `accumulate` holds, a sum over rows is added to
-    what its result has already. `room` is scratch of this worker alone, in bytes.
+    what its result has already. `room` is scratch of this worker alone, in bytes; `workers` of them
+    share the step.
     """
 
     k: Function
@@ -30,18 +31,21 @@ class Site:
     most: int
     batch: Int
     accumulate: bool
+    workers: int
 
 
 @dataclass(frozen=True)
 class Work:
     """`extent` equal units of work; run(begin, end) does those from begin to end, in any order.
 
-    Bounds that `run` is given are multiples of `grain`, or the extent itself.
+    Bounds that `run` is given are multiples of `grain`, or the extent itself. `also` is more work,
+    shared out by itself, which needs nothing of this.
     """
 
     extent: Int
     run: Callable[[Int, Int], None]
     grain: int = 1
+    also: Work | None = None
 
 
 def alone(run: Callable[[], None]) -> Work:

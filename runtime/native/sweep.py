@@ -29,7 +29,8 @@ def emit(site: Site) -> Work:
             put(array, env[node], flat, lanes)
 
     if len(sizes) == 1:
-        return _flat(site, sizes[0], write)
+        known = math.prod(n for n in shape if isinstance(n, int))
+        return _flat(site, sizes[0], known % host().lanes == 0, write)
     return _nested(site, sizes, write)
 
 
@@ -40,7 +41,8 @@ def _size(shape: tuple, group: Sequence[int], rows: Int) -> Int:
     return size
 
 
-def _flat(site: Site, size: Int, write) -> Work:  # type: ignore[no-untyped-def]
+def _flat(site: Site, size: Int, even: bool, write) -> Work:  # type: ignore[no-untyped-def]
+    """All axes are one; `even` says that its size is whole vectors."""
     k, width = site.k, host().lanes
 
     def run(begin: Int, end: Int) -> None:
@@ -55,8 +57,9 @@ def _flat(site: Site, size: Int, write) -> Work:  # type: ignore[no-untyped-def]
             if end > whole:
                 write((whole,), whole, end - whole)
             return
-        with k.range(whole, end) as i:
-            write((i,), i, 0)
+        if not even:
+            with k.range(whole, end) as i:
+                write((i,), i, 0)
 
     return Work(size, run, GRAIN)
 
