@@ -6,7 +6,6 @@ contiguous: images stay uint8 until the batch they are gathered into.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,23 +52,23 @@ class Batches:
         return self._stage[:rows]
 
 
-def inputs(name: str, given: object, shape: Sequence[int], least: int = 1) -> Batches:
+def inputs(name: str, given: object, shape: tuple[int, ...], least: int = 1) -> Batches:
     """`given` as inputs [rows, *shape]: floats as they are, uint8 scaled by 1/255."""
     array = as_array(name, given)
-    wanted = f"[rows, {', '.join(map(str, shape))}]"
-    if array.ndim == 0 or array.shape[1:] != tuple(shape):
+    if array.ndim == 0 or array.shape[1:] != shape:
+        wanted = f"[rows, {', '.join(map(str, shape))}]"
         raise DataError(
             f"{name}: got shape {list(array.shape)}, expected {wanted}{_hint(array, shape)}"
         )
     _check_rows(name, array, least)
+    if array.dtype.kind in FLOAT_KINDS:
+        return Batches(np.ascontiguousarray(array))
     if array.dtype == np.uint8:
         return Batches(np.ascontiguousarray(array), scale=255.0)
-    if array.dtype.kind not in FLOAT_KINDS:
-        raise DataError(
-            f"{name}: got dtype {array.dtype}, expected floats, or uint8 images, scaled by 1/255: "
-            f"use {name}.astype('float32')"
-        )
-    return Batches(np.ascontiguousarray(array))
+    raise DataError(
+        f"{name}: got dtype {array.dtype}, expected floats, or uint8 images, scaled by 1/255: "
+        f"use {name}.astype('float32')"
+    )
 
 
 def targets(
@@ -146,10 +145,10 @@ def _check_rows(name: str, array: np.ndarray, least: int) -> None:
         raise DataError(f"{name}: got {len(array)} rows, expected at least {least}")
 
 
-def _hint(array: np.ndarray, shape: Sequence[int]) -> str:
-    if array.shape == tuple(shape):
+def _hint(array: np.ndarray, shape: tuple[int, ...]) -> str:
+    if array.shape == shape:
         return f": one sample needs its own row, x[None] is {[1, *shape]}"
-    if array.shape[1:] == tuple(shape)[1:] and tuple(shape)[:1] == (1,):
+    if array.shape[1:] == shape[1:] and shape[:1] == (1,):
         return ": images need a channel, x[:, None]"
     if len(shape) == 3 and array.shape[1:] == (*shape[1:], shape[0]):
         return ": the channels come first, x.transpose(0, 3, 1, 2)"

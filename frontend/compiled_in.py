@@ -23,7 +23,8 @@ class CompiledIn:
         }
         self._has_mutable = any(isinstance(v, MUTABLE) for v in self._values.values())
         self._parts = model.layers, model.loss_func, model.optimizer
-        self._attributes = [(d, tuple(d.values())) for d in model.attributes()]
+        self._attributes = model.attributes()
+        self._as_they_were = [dict(d) for d in self._attributes]
 
     def changed(self) -> str:
         """What hyper-parameter has another value by now; "" if none has."""
@@ -44,9 +45,6 @@ class CompiledIn:
         if (model.layers, model.loss_func, model.optimizer) != self._parts:
             return False
         try:
-            for now, values in self._attributes:
-                if tuple(now.values()) != values:
-                    return False
+            return self._attributes == self._as_they_were
         except ValueError:  # an array in place of another
             return False
-        return True

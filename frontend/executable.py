@@ -27,7 +27,7 @@ from .trace import PROGRAMS, output_type, trace_program
 from .training import History, fit
 
 SCALARS = ("lr", "step", "seed")
-COPIED = 1 << 15  # bytes of inputs beyond which workers share the copying
+COPIED = 1 << 15  # bytes of a batch up to which copying it here is sooner than sharing that
 
 
 def compile(
@@ -158,19 +158,23 @@ class Executable:
         self._check_unchanged()
         given = batches.inputs("x", x, self.input_shape, least=0)
         runner = self._program("predict").runner
+        if 0 < len(given) <= self.batch_size and given.array.nbytes <= COPIED:
+            return self._output(runner, given, 0, len(given)).copy()
         t = self.output_type
         made = np.empty(t.concrete(len(given)), t.numpy)
-        large = given.array.nbytes > COPIED
-        if large and self.runtime == "native" and runner.takes(given.array):
+        if self.runtime == "native" and runner.takes(given.array):
             for start in range(0, len(given), runner.call_rows):
                 rows = slice(start, start + runner.call_rows)
                 runner.apply(given.array[rows], made[rows])
             return made
         for start, stop in self._chunks(len(given)):
-            slots = runner.bind(stop - start).inputs
-            given.put(start, stop, slots["x"])
-            made[start:stop] = runner.run(stop - start)["output"]
+            made[start:stop] = self._output(runner, given, start, stop)
         return made
+
+    def _output(self, runner: Any, x: Batches, start: int, stop: int) -> np.ndarray:
+        """The output for rows start to stop, as a view of the arena."""
+        x.put(start, stop, runner.bind(stop - start).inputs["x"])
+        return runner.run(stop - start)["output"]
 
     def train_step(self, x: object, y: object) -> float:
         """One step of training on a batch of 1 to batch_size rows; the batch's mean loss before it.

@@ -86,12 +86,16 @@ def test_any_number_of_rows_of_what_native_code_reads_or_not(
     assert counted.rows == [], "doubles and numbers of another byte order are converted first"
 
 
-def test_large_arrays_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_but_a_small_batch_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     exe = compiled()
     counted = Counted(exe, CALL, monkeypatch)
-    x, _ = data(exe, executable.COPIED // (4 * 12 * 12) + 1, seed=3)
+    x, _ = data(exe, SIZE + 1, seed=3)
+    assert x.nbytes < executable.COPIED
     np.testing.assert_array_equal(exe(x[:-1]), exe(x)[:-1])
     assert sum(counted.rows) == len(x)
+    monkeypatch.setattr(executable, "COPIED", x[:-1].nbytes - 1)
+    exe(x[:-1])
+    assert sum(counted.rows) == 2 * len(x) - 1
 
 
 def test_a_call_takes_whole_batches_and_fewer_where_they_take_longer() -> None:

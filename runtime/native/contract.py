@@ -54,8 +54,10 @@ def contract(
     k: Function, a: Array, b: Array, loops: Sequence[Loop], offsets: Sequence[int], lanes: Lanes
 ) -> list[list[Value]]:
     """The accumulators of one block: for each of `offsets` a vector for each (start, lanes)."""
-    acc = _terms(k, a, b, list(loops), offsets, lanes, _zeros(k, a, offsets, lanes))
-    return _by_places(acc, lanes)
+    zeros, terms = _zeros(k, a, offsets, lanes), loops[0].extent
+    if len(loops) == 1 and len(zeros) < IN_FLIGHT and isinstance(terms, int):
+        return _by_places(_interleaved(k, a, b, loops[0], terms, offsets, lanes, zeros), lanes)
+    return _by_places(_terms(k, a, b, list(loops), offsets, lanes, zeros), lanes)
 
 
 def contract_inside(
@@ -128,6 +130,36 @@ def _terms(
     acc = k.fold(0, whole, acc, several, step)
     for i in range(whole, loop.extent):
         acc = body(i, acc)
+    return acc
+
+
+def _interleaved(
+    k: Function,
+    a: Array,
+    b: Array,
+    loop: Loop,
+    extent: int,
+    offsets: Sequence[int],
+    lanes: Lanes,
+    zeros: list[Value],
+) -> list[Value]:
+    """The accumulators of few places: several sums of each are under way, and added up at last."""
+    n, parts = len(zeros), IN_FLIGHT // len(zeros)
+    whole = extent // parts * parts
+
+    def term(i: Int, values: list[Value]) -> list[Value]:
+        return _term(k, a.at(i * loop.a), b.at(i * loop.b), offsets, lanes, values)
+
+    def several(i: Int, values: list[Value]) -> list[Value]:
+        sums = (term(i + part, values[part * n : part * n + n]) for part in range(parts))
+        return list(itertools.chain.from_iterable(sums))
+
+    sums = k.fold(0, whole, zeros * parts, several, parts)
+    acc = sums[:n]
+    for part in range(1, parts):
+        acc = [x + y for x, y in zip(acc, sums[part * n :], strict=False)]
+    for i in range(whole, extent):
+        acc = term(i, acc)
     return acc
 
 

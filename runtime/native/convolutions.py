@@ -22,7 +22,7 @@ from .contract import (
 from .dsl import Array, Function, Value
 from .jit import host
 from .movers import concrete, fill
-from .products import SHARES, Product
+from .products import Product
 from .site import Int, Work
 
 HELD = 10  # weights, in vectors, that stay in registers besides a block's sums
@@ -39,7 +39,8 @@ def emit_conv2d(product: Product) -> Work:
     """conv2d on bordered images, and a max-pool behind it: shared out by images, few by lines."""
     images = concrete(product.node.shape, product.site.rows)[0]
     made = Convolution(product)
-    if product.site.most < SHARES and made.hp % made.lines == 0:
+    few = product.site.most < 2 * product.site.workers
+    if few and made.hp % made.lines == 0:
         return Work(images * made.bands, made.run_bands)
     return Work(images, made.run)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from ..cores import cores
-from .parking import LOT, parking
+from .parking import LOT, parking, spins
 
 # Where things are, in bytes: what different threads write lies in cache lines of its own. Each
 # worker has a line at the end: the last ticket it saw, and its core.
@@ -31,6 +31,7 @@ def desk(workers: int) -> str:
     places = {k: v for k, v in globals().items() if isinstance(v, int)}
     known = sys.platform == "linux" and workers <= cores()  # else there is no free core to go to
     core = CORE_OF if known else NO_CORE
+    places["spins"] = spins(workers)
     parts = [parking(workers), core, SERVE % places, CALL % places]
     return "\n".join([*parts, "attributes #0 = { nounwind }"])
 
@@ -127,9 +128,14 @@ entry:
   %%others = sub i32 %%all, 1
   br label %%wait
 wait:
+  %%turns = phi i32 [0, %%entry], [%%more, %%again], [%%more, %%yield]
   %%returned = load atomic i32, ptr %%done acquire, align 4
   %%joined = icmp eq i32 %%returned, %%others
-  br i1 %%joined, label %%over, label %%yield
+  br i1 %%joined, label %%over, label %%again
+again:
+  %%more = add i32 %%turns, 1
+  %%enough = icmp sgt i32 %%more, %(spins)d
+  br i1 %%enough, label %%yield, label %%wait
 yield:
   %%ignored = call i32 @sched_yield()
   br label %%wait

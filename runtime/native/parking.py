@@ -27,12 +27,16 @@ SLEEPING, MUTEX, CONDITION, LOT = 0, 64, 192, 320
 
 def parking(workers: int) -> str:
     """park, unpark and what they call: now(), seconds from some moment on, as a double."""
-    spins = SPINS if workers <= cores() else CROWDED_SPINS
-    places = {"mutex": MUTEX, "condition": CONDITION, "spins": spins}
+    places = {"mutex": MUTEX, "condition": CONDITION, "spins": spins(workers)}
     clock = NOW % time.CLOCK_MONOTONIC
     return "\n".join(
         [clock, PARKING % {"patience": f"{PATIENCE:e}", "shared": f"{SHARED:e}", **places}]
     )
+
+
+def spins(workers: int) -> int:
+    """Turns of looking where so many workers wait for one another."""
+    return SPINS if workers <= cores() else CROWDED_SPINS
 
 
 def prepare(block: np.ndarray, lot: int) -> None:

@@ -31,7 +31,6 @@ WRITTEN = 100  # instructions up to which what follows a block's sums is written
 FEW = 8  # sums of a block that are too few where there could be more
 UPDATED = 16  # vectors of a block that an update then reads and writes: few, its code is long
 LINE = 8  # vectors of a line that an update goes through together
-SHARES = 4  # workers among which columns of blocks should divide without a rest
 PANEL_WIDTH = 256  # columns from which lines lie so far apart that they fall into few cache sets
 PANEL_BYTES = 1 << 17  # of an operand from which it stays in no first-level cache
 PANEL_LINES = 48  # on the left from which copying a panel is little beside its use
@@ -163,7 +162,7 @@ class Matmul:
         node, vectors = self.product.node, -(-self.width // host().lanes)
         self.panel = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
         self.by_columns = vectors > 1 and (self.width > most or self.panel is not None)
-        shares = SHARES if self.by_columns else 1
+        shares = self.product.site.workers if self.by_columns else 1
         cover = spans if isinstance(self.rows, int) else evenly
         self.block_rows, v = blocking(most, vectors, cover, shares=shares)
         # Blocks divide the most rows there are, and one that is begun is done whole: what it makes
