@@ -26,7 +26,10 @@ Pair = tuple[int, int]
 FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
 SPARE = 4  # registers that a kernel over winners needs besides its sums
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
-FORMS = ("loops", "dots", "turned", "blas", *("direct", "winograd", "winners", "im2col", "shift"))
+FEW_TILES = 16  # of a batch, below which Winograd's weights are transformed for too little
+MATMULS = ("loops", "dots", "turned", "blas")
+CONVOLUTIONS = ("direct", "winograd", "winners", "im2col", "shift")
+FORMS = MATMULS + CONVOLUTIONS
 TURNED = 1 << 15  # elements of the left operand that each worker may turn for itself: 128 KB
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
@@ -66,8 +69,11 @@ def forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
     stride, kernel, plane, c, o = _as_convolution(node)
     if generated:
         found += ["winograd"] if _fits_winograd(stride, kernel, plane) else []
-        thin = min(c, o) < target.lanes  # its transforms then cost more than they save
-        found.insert(0 if found == ["winograd"] and thin else len(found), "direct")
+        tiles = rows * ((plane[0] - 2) // 4) * ((plane[1] - 2) // 4)
+        costly = (
+            min(c, o) < target.lanes or tiles < FEW_TILES
+        )  # transforms cost more than they save
+        found.insert(0 if found == ["winograd"] and costly else len(found), "direct")
     by_blas = choose_form(target, stride, kernel, plane, c, o)
     found += [by_blas, *(f for f in ("im2col", "shift") if f != by_blas)]
     if stride != (1, 1) or kernel == (1, 1):

@@ -161,15 +161,17 @@ def test_the_example_cnn_follows_pytorch_for_200_steps(
 ) -> None:
     model = seed_cnn(optimizer)
     exe = gemmc.compile(model, (1, 28, 28), BATCH, runtime=runtime)
-    free, synced = twin(model), twin(model)
+    free, synced, apart = twin(model), twin(model), []
     for step, (x, y) in enumerate(batches(images, STEPS)):
         if step % RESYNC == 0:
             resync(model, synced)
         loss, floats = exe.train_step(x, y), as_floats(x)
         assert relative(loss, free.train_step(floats, y)) < drift(step), f"step {step}"
-        # 6e-7 measured for losses, 1e-6 for parameters; a kink crossed on the way makes it 1e-5
         assert relative(loss, synced.train_step(floats, y)) < 1e-5, f"step {step}"
-        assert distance(model.state_dict(), synced.state()) < 2e-5, f"step {step}"
+        apart.append(distance(model.state_dict(), synced.state()))
+    # Of nine runs each: 4e-8 in the median, 2e-7 (blas) and 5e-7 (native, whose Winograd rounds
+    # more) in nine of ten steps; a kink crossed on the way made it 1e-5 and 6e-5.
+    assert np.quantile(apart, 0.9) < 1e-6 and max(apart) < 2e-4
     assert distance(model.state_dict(), free.state()) < drift(STEPS)
 
 

@@ -1,10 +1,10 @@
-"""Convolution with kernels of 3 x 3 by Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 3x3).
+"""Convolution with kernels of 3 x 3 by Winograd's minimal filtering, F(4x4, 3x3).
 
 A tile of 4 x 4 results comes from 6 x 6 elements of the image with 36 products a channel, where the
-sum over taps takes 144: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. What
-tiles of 4 x 4 leave of a plane is made of tiles of 2 x 2, from 4 x 4 elements with 16 products.
-Both are polynomials' products by interpolation, F(2x2) at the points 0, 1, -1 and infinity,
-F(4x4) at 2 and -1/2 as well: so the first 4 x 4 of the 6 x 6 transformed weights serve F(2x2).
+sum over taps takes 144: Y = A^T [(G w G^T) * (B^T d B)] A, the products summed over channels. Where
+4 does not divide a side of the plane, the last tiles have 2 results on that side, from 4 elements.
+Each side is a product of polynomials by interpolation, F(2) at the points 0, 1, -1 and infinity,
+F(4) at 2 and -1/2 as well: so the first 4 of the 6 transformed weights a side serve F(2).
 These points lose the least: in float32 an error is some 1e-6 of the size of the results, the
 largest 1e-5.
 Sources: S. Winograd, "Arithmetic Complexity of Computations" (1980); A. Lavin and S. Gray, "Fast
@@ -14,6 +14,7 @@ Improving the Accuracy of Winograd Convolution" (2020), of the points.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ G = np.array(
 _TWO = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
 
 # B^T of tiles of 2 and 4 results a side, as sparse matrices to be applied from the last one on.
-# At the points that F(2x2) has too, F(4x4) is F(2x2) of w, w_i = d_i + 3/2 d_i+1 - d_i+2.
+# At the points that F(2) has too, F(4) is F(2) of w, w_i = d_i + 3/2 d_i+1 - d_i+2.
 B_T = {
     2: [_TWO],
     4: [
@@ -79,24 +80,27 @@ A_T = {
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Tiles of `size` x `size` results: `down` lines of `across`, from (top, left) on."""
+class Part:
+    """Tiles of `tall` x `wide` results: `down` lines of `across`, from (top, left) on."""
 
-    size: int
+    tall: int
+    wide: int
     top: int
     left: int
     down: int
     across: int
 
 
-def strips(h: int, w: int) -> Iterator[Strip]:
-    """The tiles of a plane: 4 x 4 as far as they go, then 2 x 2 at the right and at the bottom."""
-    if h >= 4 and w >= 4:
-        yield Strip(4, 0, 0, h // 4, w // 4)
-    if w % 4:
-        yield Strip(2, 0, w - 2, h // 2, 1)
-    if h % 4 and w >= 4:
-        yield Strip(2, h - 2, 0, 1, w // 4 * 2)
+def parts(h: int, w: int) -> Iterator[Part]:
+    """The tiles of a plane: 4 a side as far as they go, then 2."""
+    for (tall, top, down), (wide, left, across) in itertools.product(_spans(h), _spans(w)):
+        yield Part(tall, wide, top, left, down, across)
+
+
+def _spans(length: int) -> list[tuple[int, int, int]]:
+    """(size, begin, count) of what covers an even length."""
+    spans = [(4, 0, length // 4), (2, length // 4 * 4, length % 4 // 2)]
+    return [span for span in spans if span[2]]
 
 
 @register
@@ -142,23 +146,23 @@ class WinogradConv2d(Op):
     def evaluate(self, xp: Any, x: Any, u: Any, *, form: str | None) -> Any:
         n, h, w, _ = x.shape
         y = np.empty((n, h - 2, w - 2, u.shape[3]), x.dtype)
-        for s in strips(h - 2, w - 2):
-            down, across = s.down * s.size, s.across * s.size
-            part = x[:, s.top : s.top + down + 2, s.left : s.left + across + 2]
-            y[:, s.top : s.top + down, s.left : s.left + across] = _tiled(part, u, s.size)
+        for part in parts(h - 2, w - 2):
+            bottom, right = part.top + part.down * part.tall, part.left + part.across * part.wide
+            seen = x[:, part.top : bottom + 2, part.left : right + 2]
+            y[:, part.top : bottom, part.left : right] = _tiled(seen, u, part.tall, part.wide)
         return y
 
 
-def _tiled(x: Any, u: Any, size: int) -> Any:
+def _tiled(x: Any, u: Any, tall: int, wide: int) -> Any:
     """The results for a part of an image that tiles of one size cover."""
-    seen = size + 2
-    a, b = (_product(m[size]).astype(x.dtype) for m in (A_T, B_T))
-    tiles = np.lib.stride_tricks.sliding_window_view(x, (seen, seen), (1, 2))[:, ::size, ::size]
-    v = np.einsum("ai,bj,nyxcij->nyxcab", b, b, tiles)
-    m = np.einsum("nyxcab,abco->nyxoab", v, u[:seen, :seen])
-    y = np.einsum("ia,jb,nyxoab->nyixjo", a, a, m)
+    (a, b), (c, d) = ([_product(m[n]).astype(x.dtype) for m in (A_T, B_T)] for n in (tall, wide))
+    seen = tall + 2, wide + 2
+    tiles = np.lib.stride_tricks.sliding_window_view(x, seen, (1, 2))[:, ::tall, ::wide]
+    v = np.einsum("ai,bj,nyxcij->nyxcab", b, d, tiles)
+    m = np.einsum("nyxcab,abco->nyxoab", v, u[: seen[0], : seen[1]])
+    y = np.einsum("ia,jb,nyxoab->nyixjo", a, c, m)
     n, lines, _, columns, *_ = y.shape
-    return y.reshape(n, lines * size, columns * size, u.shape[3])
+    return y.reshape(n, lines * tall, columns * wide, u.shape[3])
 
 
 def _product(matrices: list[Any]) -> Any:

@@ -7,18 +7,20 @@ A block of tiles goes through all three: its transformed elements and products s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ...ir import Node
-from ...ir.ops.winograd import A_T, B_T, SEEN, G, Strip, strips
+from ...ir.ops.winograd import A_T, B_T, SEEN, G, Part, parts
 from .contract import Lanes, Loop, blocking, contract, over_columns, over_rows, spans
-from .dsl import Array, Value
+from .dsl import Array, Function, Value
 from .jit import host
 from .movers import concrete
 from .products import Product, scratch
 from .site import Int, Site, Work
+
+Transform = Mapping[int, Sequence[np.ndarray]]  # sparse matrices by the results a side
 
 TILES = 16  # of a block at most: enough for the weights, which are read once for each block
 ROOM = 300_000  # bytes of a block's elements and products at most: a part of the L2 cache
@@ -33,8 +35,23 @@ def most_tiles(node: Node) -> int:
 
 def scratch_bytes(node: Node) -> int:
     """Bytes of a block's transformed elements and products."""
-    channels = node.inputs[0].shape[3] + node.shape[3]
-    return 4 * SEEN * SEEN * most_tiles(node) * channels
+    return 4 * SEEN * SEEN * most_tiles(node) * (node.inputs[0].shape[3] + node.shape[3])
+
+
+def block_tiles(site: Site, node: Node) -> int:
+    """Tiles of a block with which the one who has most to do has least.
+
+    A block is always done whole, and costs as much as one more tile besides.
+    """
+    images = site.most if node.tensor.per_row else node.shape[0]
+    tiles = [(p.down * p.across * images, p) for p in parts(*node.shape[1:3])]
+
+    def cost(count: int) -> int:
+        shares = (-(-total // count // site.workers) for total, _ in tiles)
+        seen = ((p.tall + 2) * (p.wide + 2) for _, p in tiles)
+        return sum(a * b for a, b in zip(shares, seen, strict=True)) * (count + 1)
+
+    return min(range(most_tiles(node), FEWEST - 1, -1), key=cost)
 
 
 def emit_weights(site: Site) -> Work:
@@ -76,39 +93,34 @@ def weighted(factors: Sequence[Value], array: Array, step: int, lanes: int) -> V
 
 
 def emit_conv2d(product: Product) -> Work:
-    """winograd_conv2d: shared out by blocks of tiles, those of 4 x 4 and those of 2 x 2."""
-    _, h, w, _ = product.node.shape
+    """winograd_conv2d: shared out by blocks of tiles, each of its parts for itself."""
     work: Work | None = None
-    for _, alike in itertools.groupby(strips(h, w), lambda strip: strip.size):
-        work = Tiles(product, list(alike)).work(work)
+    for part in parts(*product.node.shape[1:3]):
+        work = Tiles(product, part).work(work)
     assert work is not None
     return work
 
 
 class Tiles:
-    """The tiles of one size of winograd_conv2d of x [N,H,W,C] with u [6,6,C,O]: y [N,Ho,Wo,O].
+    """The tiles of one part of winograd_conv2d of x [N,H,W,C] with u [6,6,C,O]: y [N,Ho,Wo,O].
 
-    Tiles are numbered through all strips of all images; a block is as many as `count` of them, in
-    order. Scratch holds a block's `elements` [seen,seen,count,C] and `products`
-    [seen,seen,count,O]. What of them is beyond the last tile, nobody reads.
+    They are numbered through all images; a block is as many as `count` of them, in order. Scratch
+    holds a block's `elements` [down,across,count,C], of `seen` (down, across), and `products`
+    [down,across,count,O]. What of them is beyond the last tile, nobody reads.
     """
 
-    def __init__(self, product: Product, alike: Sequence[Strip]) -> None:
-        node, site = product.node, product.site
-        self.k, self.product, self.strips = product.k, product, alike
+    def __init__(self, product: Product, part: Part) -> None:
+        node = product.node
+        self.k, self.product, self.part = product.k, product, part
         self.x, self.u = product.operands
         _, self.h, self.wide, self.c = node.inputs[0].shape
         _, self.ho, self.wo, self.o = node.shape
-        self.size = alike[0].size
-        self.seen = self.size + 2
-        self.each = sum(strip.down * strip.across for strip in alike)  # tiles of an image
-        self.total = concrete(node.shape, site.rows)[0] * self.each
-        most = site.most * self.each if node.tensor.per_row else self.each * node.shape[0]
-        turns = -(-most // (most_tiles(node) * site.workers))  # blocks that a worker does
-        self.count = -(-most // (turns * site.workers))
-        self.steps = self.count * self.c, self.count * self.o  # from one element to the next
+        self.seen = part.tall + 2, part.wide + 2
+        self.each = part.down * part.across  # tiles of an image
+        self.total = concrete(node.shape, product.site.rows)[0] * self.each
+        self.count = block_tiles(product.site, node)
         self.elements = scratch(product)
-        self.products = self.elements.at(self.seen * self.seen * self.steps[0])
+        self.products = self.elements.at(SEEN * SEEN * self.count * self.c)
 
     def work(self, also: Work | None) -> Work:
         """All tiles, block by block."""
@@ -127,91 +139,87 @@ class Tiles:
 
     def _place(self, tile: Int) -> tuple[Int, Int, Int]:
         """(image, line, column) of a tile's first result."""
-        number = self.k.integer(tile)
+        part, number = self.part, self.k.integer(tile)
         n, t = number // self.each, number % self.each
-        places = list(self._places(t))
-        if len(places) == 1:
-            return n, *places[0]
-        here = t < self.strips[0].down * self.strips[0].across
-        line, column = (self.k.select(here, a, b) for a, b in zip(*places, strict=True))
-        return n, line, column
-
-    def _places(self, t: Value) -> Iterator[tuple[Value, Value]]:
-        """Line and column of tile t in each strip, t counted on from one to the next."""
-        for strip in self.strips:
-            line, column = t // strip.across, t % strip.across
-            yield line * strip.size + strip.top, column * strip.size + strip.left
-            t = self.k.integer(t - strip.down * strip.across)
+        line, column = t // part.across, t % part.across
+        return n, line * part.tall + part.top, column * part.wide + part.left
 
     def _transform(self, t: Int, n: Int, line: Int, column: Int) -> None:
         """The elements of a block's tile t."""
-        c, wide, seen, to = self.c, self.wide * self.c, self.seen, self.steps[0]
+        c, wide, apart = self.c, self.wide * self.c, self.count * self.c
         corner = n * (self.h * wide) + line * wide + column * c
 
         def channels(start: Int, lanes: Lanes) -> None:
             for at, count in lanes:
                 x, elements = self.x.at(corner + start + at), self.elements.at(t * c + start + at)
-                kept = self._columns(B_T[self.size], x, (wide, c), count)
-                with self.k.range(0, seen) as i:
-                    row = [kept.load(i * (seen * count) + j * count, count) for j in range(seen)]
-                    for j, value in enumerate(applied(B_T[self.size], row)):
-                        elements.store(value, i * (seen * to) + j * to)
+                kept = self._columns(B_T, x, (wide, c), count)
+                with self.k.range(0, self.seen[0]) as i:
+                    row = self._row(B_T, kept, i, count)
+                    for j, value in enumerate(row):
+                        elements.store(value, i * (self.seen[1] * apart) + j * apart)
 
         over_columns(self.k, c, host().lanes, channels)
 
-    def _columns(
-        self, matrices: Sequence[np.ndarray], x: Array, steps: tuple[int, int], lanes: int
-    ) -> Array:
-        """The matrices times each column of [seen,seen] vectors: lines of `seen`, on the stack.
+    def _columns(self, transform: Transform, x: Array, steps: tuple[int, int], lanes: int) -> Array:
+        """Each column of the vectors that a tile sees, transformed: on the stack, line by line.
 
         Elements of x are steps[0] apart from line to line, steps[1] from one to the next.
         """
-        kept = self.k.stack(x.scalar, self.seen * self.seen * lanes)
-        with self.k.range(0, self.seen) as j:
-            column = [x.load(j * steps[1] + i * steps[0], lanes) for i in range(self.seen)]
+        (down, across), matrices = self.seen, transform[self.part.tall]
+        kept = self.k.stack(x.scalar, down * across * lanes)
+        with self.k.range(0, across) as j:
+            column = [x.load(j * steps[1] + i * steps[0], lanes) for i in range(down)]
             for i, value in enumerate(applied(matrices, column)):
-                kept.store(value, j * lanes + i * self.seen * lanes)
+                kept.store(value, j * lanes + i * across * lanes)
         return kept
 
+    def _row(self, transform: Transform, kept: Array, line: Int, lanes: int) -> list[Value]:
+        """A line of those columns, transformed as well."""
+        across = self.seen[1]
+        row = [kept.load(line * (across * lanes) + j * lanes, lanes) for j in range(across)]
+        return applied(transform[self.part.wide], row)
+
     def _multiply(self) -> None:
-        """A product [count,C] by [C,O] for each element."""
-        block_rows, v = blocking(self.count, -(-self.o // host().lanes), spans)
-        with self.k.range(0, self.seen) as i, self.k.range(0, self.seen) as j:
-            e, weights = i * self.seen + j, (i * SEEN + j) * (self.c * self.o)
+        """A product [count,C] by [C,O] for each element: one function for all parts."""
+        k, name = self.k, f"winograd.{self.count}.{self.c}.{self.o}"
+        k.procedure(
+            name, [*((x, "ptr") for x in "auy"), ("down", "i64"), ("across", "i64")], self._products
+        )
+        pointers = [array.pointer() for array in (self.elements, self.u, self.products)]
+        k.call(f"@{name}", *pointers, *map(k.integer, self.seen))
 
-            def stripe(column: Int, lanes: Lanes) -> None:
-                def block(tile: Int, rows: int) -> None:
-                    self._product(e, self.u.at(weights + column), tile, rows, column, lanes)
+    def _products(self, k: Function) -> None:
+        """y = a u for each of `down` x `across` elements, of the u that all tiles need."""
+        given, (c, o, count) = k.parameters, (self.c, self.o, self.count)
+        a, u, y = (Array(k, given[name], self.x.scalar) for name in "auy")
+        block_rows, v = blocking(count, -(-o // host().lanes), spans)
 
-                over_rows(self.k, 0, self.count, block_rows, block)
+        def block(e: Int, weights: Array, tile: Int, rows: int, column: Int, lanes: Lanes) -> None:
+            offsets, terms = [p * c for p in range(rows)], [Loop(c, 1, o)]
+            left = a.at(e * (count * c) + tile * c)
+            for p, row in enumerate(contract(k, left, weights.at(column), terms, offsets, lanes)):
+                for (at, _), value in zip(lanes, row, strict=True):
+                    y.store(value, e * (count * o) + (tile + p) * o + column + at)
 
-            over_columns(self.k, self.o, v * host().lanes, stripe)
+        def stripe(e: Int, weights: Array, column: Int, lanes: Lanes) -> None:
+            over_rows(k, 0, count, block_rows, lambda t, n: block(e, weights, t, n, column, lanes))
 
-    def _product(self, e: Int, u: Array, tile: Int, rows: int, column: Int, lanes: Lanes) -> None:
-        """Rows from `tile` on of the e-th product, at some columns."""
-        c, o = self.c, self.o
-        elements = self.elements.at(e * self.steps[0] + tile * c)
-        offsets = [p * c for p in range(rows)]
-        sums = contract(self.k, elements, u, [Loop(c, 1, o)], offsets, lanes)
-        for p, row in enumerate(sums):
-            for (at, _), value in zip(lanes, row, strict=True):
-                self.products.store(value, e * self.steps[1] + (tile + p) * o + column + at)
+        with k.range(0, given["down"]) as i, k.range(0, given["across"]) as j:
+            e, weights = i * given["across"] + j, u.at(i * (SEEN * c * o) + j * (c * o))
+            over_columns(
+                k, o, v * host().lanes, lambda column, lanes: stripe(e, weights, column, lanes)
+            )
 
     def _finish(self, t: Int, n: Int, line: Int, column: Int) -> None:
         """The results of a block's tile t, pooled if there is a pool."""
-        steps, seen = (self.seen * self.steps[1], self.steps[1]), self.seen
-        tall = 2 if self.product.pool is not None else 1
+        apart, tall = self.count * self.o, 2 if self.product.pool is not None else 1
 
         def channels(start: Int, lanes: Lanes) -> None:
             for at, count in lanes:
                 found = self.products.at(t * self.o + start + at)
-                kept = self._columns(A_T[self.size], found, steps, count)
-                with self.k.range(0, self.size, tall) as i:
-                    lines = []
-                    for r in range(tall):
-                        first = i * (seen * count) + r * seen * count
-                        row = [kept.load(first + j * count, count) for j in range(seen)]
-                        lines.append(applied(A_T[self.size], row))
+                kept = self._columns(A_T, found, (self.seen[1] * apart, apart), count)
+                with self.k.range(0, self.part.tall, tall) as i:
+                    lines = [self._row(A_T, kept, i + r, count) for r in range(tall)]
                     self._write(lines, n, line + i, column, start + at)
 
         over_columns(self.k, self.o, host().lanes, channels)
@@ -228,7 +236,7 @@ class Tiles:
             return
         windows = wo // 2
         window = n * (self.ho // 2 * windows) + k.integer(y) // 2 * windows + k.integer(x) // 2
-        for j in range(0, self.size, 2):
+        for j in range(0, self.part.wide, 2):
             spots = itertools.product((0, 1), (j, j + 1))
             entries = [(first + (r * wo + p), lines[r][p]) for r, p in spots]
             self.product.write_window(window + j // 2, channel, o, entries)
