@@ -8,7 +8,7 @@ from native_running import data
 from programs import cnn
 
 import gemmc
-from gemmc import Executable, Linear, Sequential
+from gemmc import Dropout, Executable, Flatten, Linear, ReLU, Sequential, Softmax
 from gemmc.frontend import executable
 
 SIZE = 6  # rows of a batch
@@ -66,6 +66,25 @@ def test_many_rows_at_once_are_the_same_batch_by_batch(
     exe(given[::-1])
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(given, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        *([Linear(8, 5)], [ReLU()], [Softmax()], [ReLU(), Linear(8, 8), ReLU()]),
+        *([Dropout(0.5)], [Flatten()], [Flatten(), Linear(8, 3)], [Dropout(0.5), Softmax()]),
+    ],
+    ids=str,
+)
+def test_inputs_that_programs_read_view_or_write_over(layers: list, threads: int) -> None:
+    exe = gemmc.compile(Sequential(layers), (8,), SIZE, runtime="native", threads=threads)
+    x = np.random.default_rng(3).standard_normal((LONG, 8)).astype(np.float32)
+    before, expected = x.copy(), batch_by_batch(exe, x)
+    np.testing.assert_array_equal(exe(x), expected)
+    np.testing.assert_array_equal(x, before)
+    images = np.clip(x * 40 + 128, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(exe(images), batch_by_batch(exe, images))
 
 
 def test_any_number_of_rows_of_what_native_code_reads_or_not(

@@ -43,16 +43,31 @@ def _own(m: Module, k: Function, context: Mapping[str, Value]) -> Value:
 
 
 def _run_batch(
-    m: Module, k: Function, context: Mapping[str, Value], own: Value, rows: Value
+    m: Module,
+    k: Function,
+    context: Mapping[str, Value],
+    own: Value,
+    rows: Value,
+    x: Value | None = None,
 ) -> None:
-    """Every step in order; workers meet before one that needs what another has to finish."""
+    """Every step in order; workers meet before one that needs what another has to finish.
+
+    x is where the inputs are, in the arena if it is not given.
+    """
+    x = x or _slot(m, k, context)
     for call, meet in zip(m.calls, meetings(m.calls), strict=True):
         if meet:
             _meet(m, k, context, own)
-        shared = (context["arena"], context["state"], own, rows, k.parameters["worker"])
+        shared = (context["arena"], context["state"], own, x, rows, k.parameters["worker"])
         k.call(f"@{call.name}", *shared)
         if call.slot is not None:
             clock(m, k, own, call.slot)
+
+
+def _slot(m: Module, k: Function, context: Mapping[str, Value]) -> Value:
+    """Where the arena has room for the inputs."""
+    place = m.plan.inputs.get("x")
+    return Array(k, context["arena"], "i8", place.buffer.offset if place else 0).pointer()
 
 
 def _meet(m: Module, k: Function, context: Mapping[str, Value], own: Value) -> None:
@@ -114,22 +129,33 @@ def add_epoch(m: Module) -> None:
 
 
 def add_apply(m: Module) -> None:
-    """apply(context, worker): batch after batch of x's rows as they lie, the output's to `out`."""
+    """apply(context, worker): batch after batch of x's rows as they lie, the output's to `out`.
+
+    Floats are read where they are, if they are only read.
+    """
     if set(m.plan.outputs) != {"output"}:
         return
     k, context, own = _entry(m, "apply", "batch after batch of the rows of x")
     mode = k.stack("i32")
     k.call("@flush", mode.pointer())
+    copied = k.constant(1, "i1") if not m.keeps_x else context["bytes"].equals(1)
     with k.range(0, context["count"], m.plan.rows) as start:
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
-        share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
-        _meet(m, k, context, own)
-        _run_batch(m, k, context, own, rows)
+        with k.when(copied):
+            share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
+            _meet(m, k, context, own)
+        x = Array(k, context["x"], "i8").pointer(start * _row_bytes(m))
+        _run_batch(m, k, context, own, rows, k.select(copied, _slot(m, k, context), x))
         _meet(m, k, context, own)
         share(k, Work(rows, lambda a, b: _hand_out(m, k, context, start, a, b)), m.workers)
         _meet(m, k, context, own)
     k.call("@restore", mode.pointer())
     m.functions.append(k)
+
+
+def _row_bytes(m: Module) -> int:
+    """Bytes of a row of x."""
+    return m.plan.inputs["x"].type.nbytes(1) if "x" in m.plan.inputs else 0
 
 
 def _hand_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -16,13 +17,8 @@ from .prelude import prelude
 from .site import Int, Work
 from .stamps import log_bytes, stamp
 
-PARAMETERS = (
-    ("arena", "ptr"),
-    ("state", "ptr"),
-    ("own", "ptr"),
-    ("rows", "i64"),
-    ("worker", "i64"),
-)
+POINTERS = (("arena", "ptr"), ("state", "ptr"), ("own", "ptr"), ("x", "ptr"))
+PARAMETERS = (*POINTERS, ("rows", "i64"), ("worker", "i64"))
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,13 @@ class Module:
         moved = [self.plan.outputs[name] for name in self.plan.moves]
         return sum(aligned(v.type.nbytes(1)) for v in moved if v.buffer.outer is not None)
 
+    @cached_property
+    def keeps_x(self) -> bool:
+        """Whether the inputs x are read only, so that they may be the caller's own."""
+        written = [v for step in self.plan.steps() for v in step.results]
+        x, others = self.plan.inputs.get("x"), [*written, *self.plan.outputs.values()]
+        return x is not None and all(v.buffer is not x.buffer for v in others)
+
     def text(self) -> str:
         """The module as LLVM text."""
         declared = sorted(set().union(*(f.declared for f in self.functions)))
@@ -114,8 +117,13 @@ def place(m: Module, k: Function, value: Place, row: Int) -> Array:
 
 
 def in_buffer(m: Module, k: Function, buffer: Buffer, scalar: str) -> Array:
-    """A buffer as elements of `scalar`: in the model's state, an own arena, or the shared one."""
+    """A buffer as elements of `scalar`: in the model's state, an own arena, or the shared one.
+
+    The inputs x are where the caller of the step says, if they are only read.
+    """
     nbytes = BITS[scalar] // 8
+    if m.keeps_x and buffer is m.plan.inputs["x"].buffer:
+        return Array(k, k.parameters["x"], scalar)
     if buffer.outer is not None:
         return Array(k, k.parameters["state"], scalar, m.offsets[buffer.outer] // nbytes)
     base = k.parameters["own" if buffer.private else "arena"]

@@ -17,7 +17,7 @@ from .dsl import BITS, DTYPE_SCALARS, Array, Function
 from .entry import add_apply, add_epoch, add_run
 from .jit import host
 from .kernels import KERNELS
-from .module import PARAMETERS, Call, Module, clock, in_buffer, partial_sum, place, share
+from .module import PARAMETERS, POINTERS, Call, Module, clock, in_buffer, partial_sum, place, share
 from .movers import fill, strided
 from .site import Int, Site, Work
 from .stamps import MOVES, TOTALS
@@ -89,12 +89,12 @@ def _add_loop(m: Module, loop: Loop) -> None:
     def tiles(begin: Int, end: Int, shard: Int) -> None:
         with k.range(begin, end, loop.tile) as row:
             count = k.minimum(end - row, loop.tile)
-            shared = [k.parameters[n] for n in ("arena", "state", "own")]
+            shared = [k.parameters[n] for n, _ in POINTERS]
             for name, step in zip(names, loop.steps, strict=True):
                 k.call(
                     f"@{name}", *shared, k.integer(row), k.integer(count), rows, k.integer(shard)
                 )
-                clock(m, k, shared[2], step.time)
+                clock(m, k, k.parameters["own"], step.time)
 
     def run_shards(begin: Int, end: Int) -> None:
         with k.range(begin, end) as shard:
@@ -119,9 +119,10 @@ def _add_loop(m: Module, loop: Loop) -> None:
 
 def _add_tile_step(m: Module, loop: Loop, step: Step) -> str:
     """One step of a region on `rows` rows of a tile that begins at `row`."""
-    parameters = [("arena", "ptr"), ("state", "ptr"), ("own", "ptr")]
-    parameters += [("row", "i64"), ("rows", "i64"), ("batch", "i64"), ("shard", "i64")]
-    k = Function(f"t{step.time}_{step.node.op}", parameters, f"{step.node.loc} {step.node.type}")
+    numbers = [("row", "i64"), ("rows", "i64"), ("batch", "i64"), ("shard", "i64")]
+    k = Function(
+        f"t{step.time}_{step.node.op}", [*POINTERS, *numbers], f"{step.node.loc} {step.node.type}"
+    )
     partials = {id(v.buffer): b for v, b in loop.partials}
 
     def find(m: Module, k: Function, value: Place, row: Int) -> Array:
