@@ -74,8 +74,8 @@ class Clusters:
                 self._below[n] |= below
 
     def group(self, node: Node) -> Sequence[Node]:
-        """The group that a node is in, in no order."""
-        return self._group[node]
+        """The group that a node is in, in no order; empty for an input or what is made again."""
+        return self._group.get(node, ())
 
     def groups(self) -> list[list[Node]]:
         """The groups, each in execution order, sorted so that what is needed comes first."""

@@ -24,6 +24,8 @@ from .target import Target
 GENERATED = ("loops", "dots", "turned", "direct", "winners", "winograd")
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
+IMAGES = ("conv2d", "winograd_conv2d")  # anchors that may also pool, and put a border around
+
 ROW = 8  # vectors of a row that is worked on as one: a quarter of AVX-512's registers
 SCORES = 64  # of a row whose winner is found: their comparisons are the bits of one i64
 BY_ROWS = ("sum", "max", "one_hot", "correct")  # besides pointwise work
@@ -35,7 +37,8 @@ def fuse(graph: Graph, target: Target) -> Graph:
 
     Groups grow from the consumer: what only the backward pass needs of a forward value is computed
     there, so that nothing more than the value itself has to live until then. A product in a
-    generated form takes the pointwise work on its elements as its epilogue.
+    generated form takes the pointwise work on its elements as its epilogue, a convolution a pool
+    and a border as well.
     """
     again = _made_again(graph, target)
     return outline(graph, _grown(graph, target, again).groups(), _fused, again)
@@ -96,6 +99,9 @@ def _grown(graph: Graph, target: Target, again: Callable[[Node], bool]) -> Clust
     for node in graph.nodes:
         if node.op == "max_pool2d" and not _keeps_pool(graph, clusters, node):
             _take_pool(graph, clusters, node)
+    for node in graph.nodes:
+        if node.op == "pad" and not _keeps_border(graph, clusters, node):
+            clusters.merge(node.inputs[0], node, _nothing)
     return clusters
 
 
@@ -105,6 +111,8 @@ def _reason(graph: Graph, target: Target, clusters: Clusters, x: Node, node: Nod
         return clusters.refused[x, node]
     if node.op == "max_pool2d":
         return _keeps_pool(graph, clusters, node)
+    if node.op == "pad":
+        return _keeps_border(graph, clusters, node)
     if not is_pointwise(node) and node.op not in BY_ROWS:
         return f"{node.op} is not pointwise: an element of it takes many of {_maker(x).op}'s"
     if is_pointwise(node) and x.op not in BY_ROWS:
@@ -265,6 +273,23 @@ def _take_pool(graph: Graph, clusters: Clusters, pool: Node) -> None:
         clusters.merge(pool, item, _nothing)
     for item in graph.users[pool]:
         _take_epilogue(graph, clusters, item)
+
+
+def _keeps_border(graph: Graph, clusters: Clusters, pad: Node) -> str:
+    """Why a pad is a step of its own; "" where it puts zeros around the images that a generated
+    convolution makes, and is all that reads them."""
+    (x,), attrs = pad.inputs, pad.attrs
+    around = {
+        i for i, widths in enumerate(zip(attrs["low"], attrs["high"], strict=True)) if any(widths)
+    }
+    if len(pad.shape) != 4 or not around <= {1, 2} or attrs["value"]:
+        return "it is no border of zeros around images"
+    if not any(is_anchor(n) and n.op in IMAGES for n in clusters.group(x)):
+        return "no generated convolution makes what it borders"
+    if reader := next((u for u in graph.users[x] if u is not pad), None):
+        where = f" of {reader.loc}" if reader.loc else ""
+        return f"{reader.op}{where} reads what is bordered as well"
+    return "what is bordered is an output" if x in graph.outputs.values() else ""
 
 
 def _along_columns(x: Node) -> bool:

@@ -11,7 +11,7 @@ from kernel_cases import HOST, TARGETS, Cases, check, conv_case, conv_cases, sub
 from native_running import a_cpu_without, whole_numbers
 from running import compile_program
 
-from gemmc.ir import Builder, Graph, interpret
+from gemmc.ir import Builder, Graph, Node, interpret
 from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
 from gemmc.passes.forms import FORMS
@@ -55,6 +55,8 @@ def test_winograds_convolutions_of_all_even_sizes(
         channels = s.pick(1, 40), s.pick(1, 40)
         conv_cases(s, channels, (3, 3), (1, 1), (1, 1), size)
     conv_cases(s, (130, 70), (3, 3), (1, 1), (1, 1), (6, 6))
+    y = s.b.relu(s.b.conv2d(s.input(N, 16, 8, 6), s.input(17, 16, 3, 3), padding=(1, 1)))
+    s.output("two in a row", s.b.conv2d(y, s.input(3, 17, 3, 3), padding=(1, 1)))
     target = TARGETS["winograd in tiles"] if tiles else replace(HOST, conv_form="winograd")
     assert "winograd_conv2d" in forms_in(
         run_passes(Program(s.graph(), most, target=target))["order"]
@@ -203,6 +205,32 @@ def test_a_convolution_with_a_relu_and_a_pool_behind_it_there_and_back(
         assert expected.keys() == got.keys()
         for name, y in expected.items():
             np.testing.assert_array_equal(got[name], y, err_msg=f"{name} of {rows} rows")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("target", EXACT.values(), ids=EXACT)
+def test_borders_around_what_convolutions_make(target: Target, threads: int) -> None:
+    """With a pool and without; written with the images, if nothing else reads those."""
+    s = Cases(7)
+    b = s.b
+    for c, o, pool, padding in ((2, 5, 1, (1, 1)), (3, 16, 2, (2, 0)), (1, 33, 2, (1, 2))):
+        x = s.input(N, c, *s.pair(6, 9))
+        y = b.relu(b.conv2d(x, s.input(o, c, 3, 2), padding=(1, 1)))
+        if pool > 1:
+            y = b.item(b.max_pool2d(y, kernel=(pool, pool), stride=(pool, pool)), index=0)
+        z = b.conv2d(y, s.input(4, o, 3, 3), padding=padding)
+        s.output(f"{c} to {o} channels, pool {pool}, border {padding}", z)
+        s.output("the same and what is bordered", z, *([y] if o == 5 else []))
+    fused = [n for n in steps(Program(s.graph(), 5, target=target)) if n.op == "fused"]
+    inside = sum(n.op == "pad" for f in fused for n in f.attrs["body"].nodes)
+    assert inside == (2 if target.conv_form in (None, "direct") else 0)
+    check(s.graph(), 5, (1, 4, 5), target, threads)
+
+
+def steps(given: Program) -> list[Node]:
+    """What is left after all passes, regions opened."""
+    nodes = run_passes(given)["order"].nodes
+    return [m for n in nodes for m in (n.attrs["body"].nodes if n.op == "region" else (n,))]
 
 
 @pytest.mark.parametrize("target", [TARGETS["loops"], TARGETS["winograd in tiles"]])

@@ -41,8 +41,8 @@ def emit_conv2d(product: Product) -> Work:
     made = Convolution(product)
     few = product.site.most < 2 * product.site.workers
     if few and made.hp % made.lines == 0:
-        return Work(images * made.bands, made.run_bands)
-    return Work(images, made.run)
+        return Work(images * made.bands, made.run_bands, also=product.borders())
+    return Work(images, made.run, also=product.borders())
 
 
 def emit_weight_grad(product: Product) -> Work:
@@ -188,8 +188,7 @@ class Convolution:
                 if self.product.pool is not None:
                     self._write_window(at.n, y, q, channel, sums, (r, p), v)
                     continue
-                position = at.n * (self.ho * self.wo) + y * self.wo + q
-                self.product.write(position, channel, self.o, sums[r, p][v])
+                self.product.write((at.n, y, q), channel, self.o, sums[r, p][v])
 
     def _write_window(
         self, n: Int, y: Int, q: Int, channel: Int, sums: Sums, window: tuple[int, int], v: int
@@ -200,8 +199,7 @@ class Convolution:
         for i, j in itertools.product(range(self.ph), range(self.pw)):
             spot = window[0] * self.ph + i, window[1] * self.pw + j
             entries.append((corner + (i * self.wo + j), sums[spot][v]))
-        flat = n * (self.hp * self.wp) + y * self.wp + q
-        self.product.write_window(flat, channel, self.o, entries)
+        self.product.write_window((n, y, q), channel, self.o, entries)
 
 
 def _windows(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[int, int], int]:

@@ -117,5 +117,7 @@ class NativeKernels:
         if node.op != "fused":
             return False
         body = node.attrs["body"]
+        if any(n.op == "pad" for n in body.nodes):
+            return False
         users = body.users[body.inputs[operand]]
         return all(u.op != "broadcast" and u.op not in ANCHORS for u in users)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ...ir import Builder, TensorType
+from ...ir import Builder, Node, TensorType
 from . import sweep
 from .dsl import Array, Function, Value
 from .jit import host
@@ -294,28 +294,32 @@ def emit_col2im(site: Site) -> Work:
 def emit_pad(site: Site) -> Work:
     """pad: the borders are written, axis by axis, and x copied into the middle."""
     (x,), (y,), node, k = site.operands, site.results, site.node, site.k
-    low, high, value = node.attrs["low"], node.attrs["high"], node.attrs["value"]
     x_strides, y_strides = strides(node.inputs[0].shape), strides(node.shape)
+    start = sum(n * s for n, s in zip(node.attrs["low"], y_strides, strict=True))
 
     def run(row: Int, rows: Int) -> None:
-        rowed = not isinstance(node.shape[0], int)
-        inner = [rows if rowed else node.inputs[0].shape[0], *node.inputs[0].shape[1:]]
-        size = [rows if rowed else node.shape[0], *node.shape[1:]]
         target = y.at(row * y_strides[0])
-        for axis in range(len(size)):
-            middle = [inner[i] if i < axis else size[i] for i in range(len(size))]
-            first = sum(low[i] * y_strides[i] for i in range(axis))
-            for width, start in ((low[axis], 0), (high[axis], size[axis] - high[axis])):
-                if width:
-                    shape = [*middle[:axis], width, *middle[axis + 1 :]]
-                    at = target.at(first + start * y_strides[axis])
-                    constant(k, at, shape, y_strides, value)
-        start = sum(n * s for n, s in zip(low, y_strides, strict=True))
+        borders(k, node, target, rows)
+        inner = concrete(node.inputs[0].shape, rows)
         strided(k, x.at(row * x_strides[0]), target.at(start), inner, x_strides, y_strides)
 
     if isinstance(node.shape[0], int):
         return alone(lambda: run(0, 1))
     return _by_rows(site, node.shape, run)
+
+
+def borders(k: Function, pad: Node, y: Array, rows: Int) -> None:
+    """What a pad puts around its operand, for so many rows from y on."""
+    low, high, y_strides = pad.attrs["low"], pad.attrs["high"], strides(pad.shape)
+    inner, size = concrete(pad.inputs[0].shape, rows), concrete(pad.shape, rows)
+    for axis in range(len(size)):
+        middle = [inner[i] if i < axis else size[i] for i in range(len(size))]
+        first = sum(low[i] * y_strides[i] for i in range(axis))
+        for width, start in ((low[axis], 0), (high[axis], size[axis] - high[axis])):
+            if width:
+                shape = [*middle[:axis], width, *middle[axis + 1 :]]
+                at = y.at(first + start * y_strides[axis])
+                constant(k, at, shape, y_strides, pad.attrs["value"])
 
 
 def constant(

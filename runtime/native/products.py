@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...ir import Graph, Node
+from ...ir.graph import result_types
 from ...passes.fuse import ANCHORS
 from .contract import (
     Lanes,
@@ -24,6 +25,7 @@ from .contract import (
 from .dsl import Array, Value
 from .jit import host
 from .lanes import Body, Spot, length, put
+from .movers import borders
 from .pools import better
 from .site import Int, Site, Work
 
@@ -36,16 +38,21 @@ PANEL_BYTES = 1 << 17  # of an operand from which it stays in no first-level cac
 PANEL_LINES = 48  # on the left from which copying a panel is little beside its use
 
 
+Leading = Int | tuple[Int, Int, Int]  # all indices but the last: a row, or (image, line, place)
+
+
 class Product:
     """A product at a site: its node, operands, and how its elements are written.
 
     A fused node has a product first, and then pointwise work on its elements. It may have a
     max-pool between them; then `pool` is that, and `write_window` takes all entries of a window.
+    What it makes of images may get a border.
     """
 
     def __init__(self, site: Site) -> None:
         self.k, self.site, self.accumulate = site.k, site, site.accumulate
         self.pool: Node | None = None
+        self.outputs: list[tuple[Node, Array]] = []  # of a fused node
         body: Graph | None = site.node.attrs.get("body")
         if body is None:
             self.node, self.operands, self.body = site.node, list(site.operands), None
@@ -56,27 +63,44 @@ class Product:
         rank = len(self.node.shape)
         cut = (tuple(range(rank - 1)), (rank - 1,))
         self.outputs = list(zip(body.outputs.values(), site.results, strict=True))
+        inside = [n for n in body.nodes if n.op != "pad"]
+        made = [bordered(n) for n, _ in self.outputs]
         self.pool = next((n for n in body.nodes if n.op == "max_pool2d"), None)
         if self.pool is None:
-            self.body = Body(self.k, body, arrays, cut)
+            self.body = Body(self.k, body, arrays, cut, inside, made)
             return
-        at = body.nodes.index(self.pool)
-        early = [n for n in body.nodes[:at] if n is not self.node]
-        late = [n for n in body.nodes[at + 1 :] if n.op != "item"]
+        at = inside.index(self.pool)
+        early = [n for n in inside[:at] if n is not self.node]
+        late = [n for n in inside[at + 1 :] if n.op != "item"]
         self.items = {n.attrs["index"]: n for n in body.users[self.pool]}
         self.before = Body(self.k, body, arrays, cut, early, self.pool.inputs)
-        self.body = Body(self.k, body, arrays, cut, late)
+        self.body = Body(self.k, body, arrays, cut, late, made)
 
-    def write(self, leading: Int, column: Int, width: int, value: Value) -> None:
+    def borders(self) -> Work | None:
+        """The border of the result that has one, as work of its own, shared out by images."""
+        for node, array in self.outputs:
+            if node.op == "pad":
+                return self._border(node, array)
+        return None
+
+    def _border(self, pad: Node, array: Array) -> Work:
+        step = math.prod(pad.shape[1:])
+
+        def run(begin: Int, end: Int) -> None:
+            borders(self.k, pad, array.at(begin * step), end - begin)
+
+        return Work(times_rows(pad.shape[:1], self.site.rows)[0], run)
+
+    def write(self, leading: Leading, column: Int, width: int, value: Value) -> None:
         """Finishes the elements (leading, column...) of a result `width` wide, and stores them."""
-        flat = leading * width + column
+        flat = self._number(leading, self.node.shape) * width + column
         if self.body is None:
             (result,) = self.site.results
             if self.accumulate and not self.node.tensor.per_row:
                 value = result.load(flat, value.lanes) + value
             result.store(value, flat)
             return
-        self._finish(leading, column, flat, {self.node: value})
+        self._finish(leading, column, self.node.shape, {self.node: value})
 
     def write_block(
         self, row: Int, column: Int, width: int, lanes: Lanes, sums: Sequence[Sequence[Value]]
@@ -102,9 +126,9 @@ class Product:
         return length(self.body.nodes) if self.body is not None else 1
 
     def write_window(
-        self, leading: Int, column: Int, width: int, entries: Sequence[tuple[Int, Value]]
+        self, leading: Leading, column: Int, width: int, entries: Sequence[tuple[Int, Value]]
     ) -> None:
-        """Pools the entries of a window, each (its own leading index, value), and goes on."""
+        """Pools the entries of a window, each (its own position's number, value), and goes on."""
         k, pool = self.k, self.pool
         assert pool is not None
         best = which = None
@@ -119,14 +143,31 @@ class Product:
             which = k.select(wins, k.constant(number, "i8", value.lanes), which)
         found = {0: best, 1: which}
         given = {node: found[i] for i, node in self.items.items()}
-        self._finish(leading, column, leading * width + column, given)
+        self._finish(leading, column, result_types(pool)[0].shape, given)
 
-    def _finish(self, leading: Int, column: Int, flat: Int, given: Mapping[Node, Any]) -> None:
+    def _finish(
+        self, leading: Leading, column: Int, shape: tuple, given: Mapping[Node, Any]
+    ) -> None:
+        """Evaluates what follows `given`, a vector of a result of `shape`, and stores it."""
         assert self.body is not None
-        lanes = next(iter(given.values())).lanes
-        env = self.body.at(Spot((leading, column), flat, lanes, self.site.row), given)
+        lanes, position = next(iter(given.values())).lanes, self._number(leading, shape)
+        flat = position * shape[-1] + column
+        env = self.body.at(Spot((position, column), flat, lanes, self.site.row), given)
         for node, array in self.outputs:
-            put(array, env[node], flat, lanes)
+            at = flat
+            if node.op == "pad":
+                assert isinstance(leading, tuple)
+                (_, top, left, _), (n, y, x) = node.attrs["low"], leading
+                at = self._number((n, y + top, x + left), node.shape) * shape[-1] + column
+            put(array, env[bordered(node)], at, lanes)
+
+    @staticmethod
+    def _number(leading: Leading, shape: tuple) -> Int:
+        """The number of a position in images of `shape`, or a row's own."""
+        if not isinstance(leading, tuple):
+            return leading
+        (n, y, x), (_, high, wide, _) = leading, shape
+        return n * (high * wide) + y * wide + x
 
 
 def emit_matmul(product: Product) -> Work:
@@ -241,6 +282,11 @@ def panel_bytes(node: Node, rows: int) -> int:
     if b[-1] < PANEL_WIDTH or terms * b[-1] * 4 < PANEL_BYTES or lines < PANEL_LINES:
         return 0
     return terms * LINE * host().lanes * 4
+
+
+def bordered(node: Node) -> Node:
+    """What a node puts a border around, or the node itself."""
+    return node.inputs[0] if node.op == "pad" else node
 
 
 def _alike(lanes: Lanes) -> bool:

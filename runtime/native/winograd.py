@@ -94,7 +94,7 @@ def weighted(factors: Sequence[Value], array: Array, step: int, lanes: int) -> V
 
 def emit_conv2d(product: Product) -> Work:
     """winograd_conv2d: shared out by blocks of tiles, each of its parts for itself."""
-    work: Work | None = None
+    work = product.borders()
     for part in parts(*product.node.shape[1:3]):
         work = Tiles(product, part).work(work)
     assert work is not None
@@ -229,17 +229,16 @@ class Tiles:
     ) -> None:
         """A line of a tile's results from (y, x) of image n on; two where they are pooled."""
         k, o, wo = self.k, self.o, self.wo
-        first = n * (self.ho * wo) + y * wo + x
         if self.product.pool is None:
             for j, value in enumerate(lines[0]):
-                self.product.write(first + j, channel, o, value)
+                self.product.write((n, y, x + j), channel, o, value)
             return
-        windows = wo // 2
-        window = n * (self.ho // 2 * windows) + k.integer(y) // 2 * windows + k.integer(x) // 2
+        first = n * (self.ho * wo) + y * wo + x
+        line, column = k.integer(y) // 2, k.integer(x) // 2
         for j in range(0, self.part.wide, 2):
             spots = itertools.product((0, 1), (j, j + 1))
             entries = [(first + (r * wo + p), lines[r][p]) for r, p in spots]
-            self.product.write_window(window + j // 2, channel, o, entries)
+            self.product.write_window((n, line, column + j // 2), channel, o, entries)
 
 
 def applied(matrices: Sequence[np.ndarray], x: Sequence[Value]) -> list[Value]:
