@@ -154,6 +154,11 @@ def test_text_in_the_data_cannot_end_the_script() -> None:
     assert json.loads(inside[1]) == {"title": "</script><b>", "odd": [None, None, 0.333333]}
 
 
+def test_a_title_is_text_and_nothing_else() -> None:
+    text = page({"title": "a</title><b>{{ style }}"})
+    assert "<title>a&lt;/title&gt;&lt;b&gt;{{ style }} · gemmc explorer</title>" in text
+
+
 @each_model
 def test_a_pass_and_a_node_can_be_chosen_with_the_mouse(
     name: str, found: dict, tmp_path: Path

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
+from html import escape
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -36,17 +38,14 @@ def page(data: dict[str, Any]) -> str:
     modules = {f"explorer/{name}": _as_url(_read(f"{name}.js")) for name in SCRIPTS}
     dagre, _, _ = _read("vendor/dagre.min.js").partition("//# sourceMappingURL")
     parts = {
-        "title": data["title"],
+        "title": escape(data["title"]),
         "style": "\n".join(_read(f"{name}.css") for name in STYLES),
         "dagre": dagre,
         "license": _read("vendor/LICENSE.dagre").strip(),
         "modules": json.dumps({"imports": modules}, indent=0),
         "data": _as_json(data),
     }
-    text = _read("page.html")
-    for key, value in parts.items():
-        text = text.replace(f"{{{{ {key} }}}}", value, 1)
-    return text
+    return re.sub(r"\{\{ (\w+) \}\}", lambda place: parts[place[1]], _read("page.html"))
 
 
 def _read(name: str) -> str:
