@@ -30,6 +30,18 @@ def test_a_graph_is_its_text_with_a_title(executable: gemmc.Executable) -> None:
         assert title == f"graph step: {len(graph.inputs)} inputs, {len(graph.nodes)} nodes"
 
 
+def test_names_are_text_and_nothing_else() -> None:
+    """In a statement, in a line that is none, and in the title."""
+    b = Builder()
+    x = b.input("<q>", TensorType((N, 2), "f32"))
+    with b.at("<q>"):
+        y = b.relu(x)
+    graph = b.graph("<q>", [x], {"<q>": y})
+    made = graph._repr_html_()
+    assert "<q>" not in made
+    assert str(graph) in shown(made) and shown(made).startswith("graph <q>: 1 inputs")
+
+
 def test_only_a_short_graph_is_unfolded(executable: gemmc.Executable) -> None:
     b = Builder()
     x = b.input("x", TensorType((N, 2), "f32"))

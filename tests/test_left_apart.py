@@ -95,6 +95,17 @@ def test_the_reason_is_what_refused_to_fuse(name: str) -> None:
     assert any(reason in text for text in found), found
 
 
+def test_a_pool_of_an_output_is_a_step_of_its_own() -> None:
+    lines = f"""graph g({INPUTS}) {{
+      %0: f32[N,4,4,4] = conv2d %image, %taps {{form='direct', layout='NHWC'}}
+      %1: (f32[N,1,1,4], u8[N,1,1,4]) = max_pool2d %0 {APART}
+      %2: f32[N,1,1,4] = item %1 {{index=0}}
+      return y=%0, z=%2
+    }}"""
+    (apart,) = left_apart(parse(lines), NATIVE)
+    assert "what is pooled is an output of the program" in str(apart)
+
+
 def test_what_is_fused_is_not_apart() -> None:
     chain = """%0: f32[N,4] = matmul %x, %w {form='loops'}
                %1: f32[N,4] = broadcast %b {shape=(N, 4), axes=(1,)}

@@ -172,6 +172,20 @@ def test_buffers_get_places_apart_and_not_above_their_sum(seed: int) -> None:
     assert max(live) <= arena <= sum(b.room for b in buffers)
 
 
+def test_every_worker_has_scratch_of_its_own() -> None:
+    model = Sequential([Linear(300, 600)])  # wide enough for copies of columns
+    target = replace(HOST, products="loops")
+    plan = compile_program(program("predict", (model, (300,)), 64, target)).plan
+    rooms = [step.scratch for step in plan.steps() if step.scratch]
+    assert rooms and all(room.private for room in rooms)
+
+
+def test_long_lives_go_before_large_buffers_where_that_takes_less_room() -> None:
+    given = (320, 1, 1), (192, 4, 7), (256, 1, 4), (256, 4, 5)  # 768 bytes with the largest first
+    buffers = [Buffer(*sizes, "b", "") for sizes in given]
+    assert allocate(buffers) == lower_bound(buffers)[0] == 704
+
+
 @pytest.mark.parametrize("runtime", ["native", "blas"])
 @each_model
 def test_what_was_in_the_arena_before_a_step_changes_no_bit_of_it(model: str, runtime: str) -> None:

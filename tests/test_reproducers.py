@@ -13,7 +13,7 @@ from programs import MODELS, cnn, program, spiral
 import gemmc
 from gemmc.__main__ import main
 from gemmc.ir import Builder, Graph, Node, VerifyError, verify
-from gemmc.passes import pipeline
+from gemmc.passes import pipeline, reproduce
 from gemmc.passes.parts import size
 from gemmc.passes.pipeline import PassError, Program, run_passes
 from gemmc.passes.program_text import parse_program
@@ -165,6 +165,26 @@ def test_what_is_wrong_inside_a_region_is_found_there(
     break_pass(monkeypatch, "order", lambda graph: rebuilt(graph, takes_no_pool))
     graph = shrunk(failure(program("step", cnn(), 32, target))).program.graph
     assert "max_pool2d" in str(graph) and size(graph) <= 5
+
+
+def test_another_failure_on_fewer_nodes_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(graph: Graph) -> Graph:
+        raise AssertionError("few nodes" if len(graph.nodes) < 4 else "many nodes")
+
+    break_pass(monkeypatch, "cleanup", refuses)
+    small = shrunk(failure(program("step", spiral(), 5)))
+    assert "many nodes" in str(small) and len(small.program.graph.nodes) == 4
+
+
+def test_a_search_that_has_no_time_gives_back_what_it_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reproduce, "BUDGET", 0.0)
+    break_pass(monkeypatch, "cleanup", lambda graph: rebuilt(graph, raises))
+    whole = failure(program("step", spiral(), 5))
+    assert shrunk(whole) is whole
 
 
 def break_pass(monkeypatch: pytest.MonkeyPatch, name: str, fault: Callable[[Graph], Graph]) -> None:

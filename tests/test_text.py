@@ -145,6 +145,13 @@ def test_attributes_that_print_differently_make_different_nodes(one: object, oth
     assert (repr(first.attrs["value"]), repr(second.attrs["value"])) == (repr(one), repr(other))
 
 
+def test_an_attribute_that_only_equals_its_default_is_printed() -> None:
+    b = Builder()
+    x = b.input("x", F)
+    graph = b.graph("zeros", [x], {"y": b.pad(x, low=(0, 1), high=(0, 0), value=-0.0)})
+    assert "value=-0.0" in str(graph) and str(parse(str(graph))) == str(graph)
+
+
 def test_dtypes_and_shapes_make_different_nodes() -> None:
     b = Builder()
     made = {
