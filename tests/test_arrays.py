@@ -23,6 +23,7 @@ from gemmc import (
     Sequential,
     Softmax,
 )
+from gemmc.runtime.blas import BOUND_KEPT
 
 SHAPE = (2, 6, 5)
 RUNTIMES = pytest.mark.parametrize("runtime", ["native", "blas", "reference"])
@@ -182,13 +183,40 @@ def test_what_rows_were_there_before_does_not_matter() -> None:
         assert used.train_step(some, labels) == fresh.train_step(some, labels)
 
 
-def test_a_profile_moves_nothing() -> None:
+def test_numbers_that_overflow_come_out_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    model = Sequential([Linear(3, 2)], MSELoss(), SGD())
+    exe = gemmc.compile(model, (3,), 4, "blas")
+    x, y = np.full((4, 3), 1e25, np.float32), np.zeros((4, 2), np.float32)
+    assert exe.loss_and_grads(x, y)[0] == exe.train_step(x, y) == np.inf
+    assert not recwarn.list
+
+
+def test_more_numbers_of_rows_than_a_program_stays_bound_to() -> None:
+    exe = gemmc.compile(Sequential([Linear(3, 2)]), (3,), 16, "blas")
+    x = np.random.default_rng(7).integers(-9, 10, (BOUND_KEPT + 3, 3)).astype(np.float32)
+    exe.model.load_state_dict({"0.weight": np.arange(6.0).reshape(2, 3), "0.bias": np.zeros(2)})
+    for rows in (*range(1, len(x) + 1), 1, 2):
+        np.testing.assert_array_equal(exe(x[:rows]), x[:rows] @ np.arange(6).reshape(2, 3).T)
+
+
+def test_a_profile_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that Ctrl-C ends."""
     exe = classifier()
     x, y = batch(8)
     exe.train_step(x, y)
     before = {n: a.copy() for n, a in exe.model.state.stored.items()}
     counters = exe.model.state.counters.copy()
     assert exe.profile(x, y, repeat=2).rows
+    runner = exe.compiled().runner
+
+    def stopped(rows: int, feed: Callable[[], None], repeat: int) -> None:
+        feed()
+        runner.run(rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "profile", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        exe.profile(x, y, repeat=1)
     np.testing.assert_array_equal(exe.model.state.counters, counters)
     for name, array in exe.model.state.stored.items():
         np.testing.assert_array_equal(array, before[name])

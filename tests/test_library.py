@@ -151,6 +151,7 @@ CASES = [
     (NARROW, {"OMP_NUM_THREADS": str(cores())}, set(), []),
     (Provider("accelerate", "", None, None, 0), FORCED, set(), []),
     (with_threads(cores() + 1), {}, set(), [f"OPENBLAS_NUM_THREADS={cores()}"]),
+    (replace(with_threads(cores() + 1), name="BLIS"), {}, set(), []),
     (Provider("BLIS", "0.9", "haswell", None, 0), FORCED, {"avx512f"}, ["unset BLIS_ARCH_TYPE"]),
     (Provider("BLIS", "0.9", "skx", None, 0), FORCED, {"avx512f"}, ["let it choose"]),
     (Provider("BLIS", "0.9", "generic", None, 0), {}, set(), ["use a newer version"]),

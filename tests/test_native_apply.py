@@ -105,6 +105,18 @@ def test_any_number_of_rows_of_what_native_code_reads_or_not(
     assert counted.rows == [], "doubles and numbers of another byte order are converted first"
 
 
+def test_no_worker_fetches_the_next_rows_while_another_hands_out_the_last() -> None:
+    """Which lie where inputs did that are copied."""
+    model = Sequential([Linear(300, 400), ReLU(), Linear(400, 200)])
+    exe = gemmc.compile(model, (300,), 64, runtime="native", threads=4)
+    x, y = exe.plan.inputs["x"].buffer, exe.plan.outputs["output"].buffer
+    assert x.offset < y.offset + y.room and y.offset < x.offset + x.room
+    rows = np.random.default_rng(6).integers(0, 256, (64, 300)).astype(np.uint8)
+    expected = np.tile(exe(rows), (300, 1))
+    for _ in range(3):
+        np.testing.assert_array_equal(exe(np.tile(rows, (300, 1))), expected)
+
+
 def test_all_but_a_small_batch_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     exe = compiled()
     counted = Counted(exe, CALL, monkeypatch)

@@ -200,6 +200,21 @@ def test_rows_of_scores(threads: int) -> None:
     check(s.graph(), 23, (1, 5, 22, 23), TARGETS["loops"], threads, draw, rtol=1e-5)
 
 
+@pytest.mark.parametrize("classes", [2, 20, 64, 70])
+def test_the_first_nan_of_a_row_is_its_largest_score(classes: int) -> None:
+    """In a row that lies in a lane or in vectors, and in one too long for either."""
+    s = Cases()
+    scores, labels = s.input(N, classes), s.input(N, dtype="i64")
+    s.output(f"{classes} classes", s.b.correct(s.b.relu(scores), labels))
+
+    def draw(graph: Graph, rows: int) -> dict[str, np.ndarray]:
+        x, y = np.zeros((rows, classes), np.float32), np.arange(rows) % classes
+        x[np.arange(rows), y] = x[:, -1] = np.nan
+        return {scores.name: x, labels.name: y}
+
+    check(s.graph(), 70, (69, 70), TARGETS["loops"], draw=draw)
+
+
 ORDERS = [None, *itertools.permutations(range(4))]
 
 

@@ -264,6 +264,7 @@ def test_gradients_that_walk_the_winners_of_windows_of_any_shape(wide: int, thre
     for c, o, kernel, tall, apart in (
         *((1, 6, (3, 3), 2, (0, 0)), (17, 5, (3, 3), 1, (1, 0)), (3, 2, (2, 5), 3, (0, 1))),
         *((16, 8, (4, 3), 2, (0, 0)), (35, 1, (1, 1), 4, (2, 3)), (5, 66, (1, 2), 3, (1, 1))),
+        (16, 2, (1, 2), 6, (0, 0)),  # more entries than 4 bits can number
     ):
         lines, across = s.pair(1, 4)
         pool, stride = (tall, wide), (tall + apart[0], wide + apart[1])

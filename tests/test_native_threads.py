@@ -162,6 +162,16 @@ def test_a_program_of_small_steps_has_one_worker_and_a_large_one_all_cores(
     assert suited_workers(large.compiled("step").plan) == 4
 
 
+def test_one_large_step_is_enough_for_all_cores_if_many_batches_share_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The small steps beside it count for nothing; to call workers for it alone costs more."""
+    monkeypatch.setattr("gemmc.runtime.native.target.cores", lambda: 4)
+    exe = native((Sequential([Linear(112, 112)], CrossEntropyLoss(), SGD()), (112,)))
+    plans = [exe.compiled(program).plan for program in ("evaluate", "predict")]
+    assert [suited_workers(plan) for plan in plans] == [4, 1]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_python_threads_that_share_an_executable_take_turns(threads: int) -> None:
     exe = native(cnn(12), 8, threads)
@@ -302,6 +312,19 @@ def test_an_epoch_in_native_code_is_its_steps_one_by_one(threads: int) -> None:
             losses = [exe.train_step(images[r], labels[r]) * len(r) for r in rows]
             assert sum(losses) / 29 == pytest.approx(seen[0][0][epoch], rel=1e-12)
         assert stored(exe) == seen[0][2]
+
+
+def test_numbers_below_the_normal_ones_are_0_inside_and_nowhere_else() -> None:
+    """In one batch, in many rows at once, and in an epoch."""
+    model = Sequential([Linear(1, 1, bias=False)], MSELoss(), SGD(0.0), seed=1)
+    model.load_state_dict({"0.weight": np.full((1, 1), 1e-30, np.float32)})
+    exe = native((model, (1,)))
+    x = np.full((10_000, 1), 1e-10, np.float32)
+    for rows in (x[:8], x):
+        assert not exe(rows).any()
+        assert (rows * np.float32(1e-30)).all()
+    exe.fit(x[:8], x[:8], epochs=1)
+    assert (x * np.float32(1e-30)).all()
 
 
 def interrupted_by(seconds: float, run: Callable[[], object]) -> object:
@@ -472,13 +495,22 @@ def classifier() -> Model:
     return Sequential(layers, CrossEntropyLoss(), SGD(0.1), seed=7), (2, 10, 10)
 
 
+def pooled_twice() -> Model:
+    """Its second convolution hands back the gradients of those that won in its pool."""
+    layers = [
+        *(Conv2d(2, 8, 3, padding=1), ReLU(), MaxPool2d(2)),
+        *(Conv2d(8, 16, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Linear(64, 4)),
+    ]
+    return Sequential(layers, CrossEntropyLoss(), SGD(0.1), seed=7), (2, 8, 8)
+
+
 def regression() -> Model:
     layers = [Linear(5, 9), ReLU(), Linear(9, 3)]
     return Sequential(layers, MSELoss(), SGD(0.1), seed=8), (5,)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("make", [classifier, regression])
+@pytest.mark.parametrize("make", [classifier, pooled_twice, regression])
 def test_nan_and_infinities_in_the_input_come_out_as_in_pytorch(make: Made, threads: int) -> None:
     exe = native(make(), 6, threads)
     for odd in (np.nan, np.inf, -np.inf):

@@ -125,6 +125,11 @@ def test_a_worker_on_the_core_of_another_moves_where_it_may(
     exe, before, place = small(), workers(), os.sched_setaffinity
     two = set(sorted(os.sched_getaffinity(0))[:2])
     one = {min(two)}
+    places: list[set[int]] = []
+
+    def noted(thread: int, cores: set[int]) -> None:
+        places.append(set(cores))
+        place(thread, cores)
 
     def forbidden(*arguments: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -136,11 +141,11 @@ def test_a_worker_on_the_core_of_another_moves_where_it_may(
         for thread in (0, worker.native_id):
             place(thread, one)
         monkeypatch.setattr(os, "sched_getaffinity", lambda thread: two)
-        if not allowed:
-            monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+        monkeypatch.setattr(os, "sched_setaffinity", noted if allowed else forbidden)
         for _ in range(50):
             exe.train_step(X, Y)
             time.sleep(1e-3)
+        assert places[:2] == ([two - one, two] if allowed else [])  # off the core, then anywhere
         assert GETAFFINITY is not None
         assert GETAFFINITY(worker.native_id) == (two if allowed else one)
         assert worker.is_alive()

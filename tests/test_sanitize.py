@@ -22,6 +22,8 @@ from gemmc.passes import plan as planner
 from gemmc.passes.memory import Buffer, allocate
 from gemmc.passes.plan import Plan
 from gemmc.runtime.kernels import KERNELS
+from gemmc.runtime.native.kernels import KERNELS as NATIVE_KERNELS
+from gemmc.runtime.native.site import Work
 from gemmc.runtime.sanitize import told
 
 MISTAKES = {"blas": 8, "native": 2}  # that are tried on a model; each compiles it anew
@@ -124,6 +126,31 @@ def test_a_result_that_is_left_unwritten_is_an_error_with_its_step(
     exe = compiled(spiral(), "blas", sanitize=True)
     with pytest.raises(SanitizeError, match="matmul of 0.Linear: has the NaN of memory"):
         exe(np.ones((6, 2), np.float32))
+
+
+@pytest.mark.parametrize("model, layer", [(spiral, "0.Linear"), (cnn, "3.Conv2d")])
+def test_so_is_one_in_machine_code_and_in_a_region_of_it(
+    model: Callable[[], Model], layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = replace(NATIVE_KERNELS["fused"], emit=lambda site: Work(1, lambda begin, end: None))
+    monkeypatch.setitem(NATIVE_KERNELS, "fused", lazy)
+    exe = compiled(model(), "native", sanitize=True)
+    with pytest.raises(SanitizeError, match=f"fused of {layer}: has the NaN of memory"):
+        exe(np.ones((6, *exe.input_shape), np.float32))
+
+
+@each_runtime
+def test_an_output_that_is_gone_when_a_batch_is_done_is_an_error_with_its_name(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(plan: Plan) -> None:
+        loss = plan.outputs["loss"].buffer
+        loss.end = max(s.time for s in plan.steps() if loss in [v.buffer for v in s.results])
+
+    places(monkeypatch, cut)
+    exe = compiled(spiral(), runtime, sanitize=True)
+    with pytest.raises(SanitizeError, match="output loss: reads .* which is gone"):
+        train(exe, 6)
 
 
 def test_a_nan_of_the_users_own_is_no_mistake() -> None:
