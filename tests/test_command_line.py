@@ -153,6 +153,14 @@ def test_dump_of_a_file_shows_every_stage_by_default(folder, capsys):
         assert f"// stage {stage}\n" in shown
 
 
+def test_a_folder_may_have_a_colon_in_its_name(folder, capsys):
+    place = folder / "a:b"
+    place.mkdir()
+    (folder / "model.py").rename(place / "model.py")
+    assert main(["dump", f"{place / 'model.py'}:model", "--input-shape", "3"]) == 0
+    assert "// stage trace\n" in capsys.readouterr().out
+
+
 def test_doctor_names_the_blas_library_and_versions(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out

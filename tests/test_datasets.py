@@ -97,6 +97,17 @@ def test_a_split_by_default_is_70_15_15() -> None:
     assert [len(part) for part in parts] == [5600, 1200, 1200] * 2
 
 
+def test_a_split_ends_at_rounded_multiples_of_the_row_count() -> None:
+    parts = train_val_test_split(range(7), range(7))  # 4.9 and 5.95
+    assert [len(part) for part in parts[:3]] == [5, 1, 1]
+
+
+def test_a_share_of_0_is_empty_where_the_others_sum_to_a_little_less_than_1() -> None:
+    rows = np.zeros(2_000_000, np.uint8)
+    parts = train_val_test_split(rows, rows, 0.7, 0.3 - 5e-7, 0.0)
+    assert len(parts[2]) == 0
+
+
 def test_a_split_is_shuffled_by_its_seed() -> None:
     rows = np.arange(100)
     first = train_val_test_split(rows, rows, seed=3)

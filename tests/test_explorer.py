@@ -73,6 +73,23 @@ def test_nothing_comes_from_nowhere_but_what_autodiff_makes(name: str, found: di
 
 
 @each_model
+def test_what_is_gone_is_followed_nowhere(name: str, found: dict) -> None:
+    _, data, _ = found[name]
+    for before, stage in zip(data["stages"], data["stages"][1:], strict=False):
+        followed = {i for n in stage["nodes"] for i in n["from"]}
+        assert sorted({*stage["gone"], *followed}) == [*range(len(before["nodes"]))]
+        assert not followed.intersection(stage["gone"])
+
+
+def test_a_step_that_a_region_takes_is_changed_by_that(found: dict) -> None:
+    _, data, _ = found["fashion-mnist"]
+    before, tiled = (s for s in data["stages"] if s["name"] in ("fuse", "tile"))
+    moved = [n for n in tiled["nodes"] if n["tile"] and not n["of"]]
+    assert moved and not any(n["tile"] for n in before["nodes"])
+    assert {n["state"] for n in moved} == {"changed"}
+
+
+@each_model
 def test_gradients_know_what_they_are_the_gradient_of(name: str, found: dict) -> None:
     _, data, _ = found[name]
     trained = data["stages"][2]["nodes"]
@@ -210,6 +227,42 @@ def test_a_pass_and_a_node_can_be_chosen_with_the_mouse(
     first = data["stages"][0]["nodes"]
     came = [f"%{n['name']} {n['op']}" for n in first if {*n["steps"]} & {*node["steps"]}]
     assert seen["followed"] in came
+
+
+def test_what_is_chosen_is_marked_with_what_it_touches_and_followed(
+    found: dict, tmp_path: Path
+) -> None:
+    _, data, text = found["fashion-mnist"]
+    nodes = next(s["nodes"] for s in data["stages"] if s["name"] == "fuse")
+    forward = (n for n in nodes if (n["band"], n["part"]) == ("7.Linear", "forward"))
+    node = next(n for n in forward if "matmul" in n["label"])
+    reads = {nodes[i]["name"] for i in node["in"] if nodes[i]["op"] != "input"}
+    script = f"""
+      const names = (selector) =>
+        [...document.querySelectorAll(selector)].map((n) => n.dataset.name);
+      seen.linked = text("#details .title");
+      click('#graph [data-name="{node["name"]}"]');
+      seen.address = location.hash;
+      seen.bands = document.querySelectorAll("#graph .band.chosen").length;
+      seen.chosen = names("#graph .chosen");
+      seen.near = names("#graph .near");
+      [...document.querySelectorAll("#details .link")]
+        .find((link) => link.textContent.startsWith("7.Linear(")).click();
+      seen.layer = text("#details .title");
+      find("#details table .link").click();
+      seen.step = location.hash;
+      click('[data-stage="trace"]');
+      click('#graph [data-name="0"]');
+      seen.conv = text("#details .title");
+      click('[data-stage="layout"]');
+      seen.followed = text("#details .title");
+    """
+    seen = visit(text, tmp_path, script, "#stage=fuse&layer=7.Linear")
+    assert seen["linked"] == seen["layer"] == "7.Linear"
+    assert seen["address"] == f"#stage=fuse&node={node['name']}" and seen["bands"] == 0
+    assert "layer" not in seen["step"]
+    assert seen["chosen"] == [node["name"]] and reads <= {*seen["near"]}
+    assert seen["conv"].endswith(" conv2d") and seen["followed"].endswith(" conv2d")
 
 
 def test_the_keyboard_does_it_too(found: dict, tmp_path: Path) -> None:

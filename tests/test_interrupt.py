@@ -77,6 +77,21 @@ def test_the_model_goes_on_from_where_ctrl_c_stopped_it(runtime, monkeypatch):
         np.testing.assert_array_equal(array, twin.state_dict()[name])
 
 
+@each_runtime
+def test_a_step_that_does_not_come_to_its_end_is_not_counted(runtime, monkeypatch):
+    model = spiral_model()
+    executable = gemmc.compile(model, (2,), 32, runtime=runtime)
+    executable.train_step(X[:32], Y[:32])
+    runner = executable.compiled().runner
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "run", lambda rows: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            executable.train_step(X[:32], Y[:32])
+    assert model.state.step == 1
+    executable.train_step(X[:32], Y[:32])
+    assert model.state.step == 2
+
+
 def test_after_fit_ctrl_c_is_pythons_again():
     gemmc.compile(spiral_model(), (2,)).fit(X, Y, epochs=1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

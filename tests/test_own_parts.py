@@ -355,6 +355,24 @@ def test_a_hyper_parameter_of_an_inner_module_is_watched_too() -> None:
         executable(np.zeros((1, 2), np.float32))
 
 
+class Scaled(Module):
+    """x times numbers that are compiled in."""
+
+    def __init__(self, numbers: Any) -> None:
+        self.numbers = numbers
+
+    def forward(self, x: Value) -> Value:
+        return x * float(sum(self.numbers))
+
+
+@pytest.mark.parametrize("numbers", [[1.0, 2.0], np.ones(2)], ids=["list", "array"])
+def test_a_hyper_parameter_that_changes_and_stays_itself_is_watched_too(numbers: Any) -> None:
+    executable = gemmc.compile(Sequential([Scaled(numbers)]), (2,), 4)
+    numbers[0] = 5.0
+    with pytest.raises(gemmc.CompileError, match=r"0.Scaled.numbers: got .* compile again"):
+        executable(np.zeros((1, 2), np.float32))
+
+
 def test_calling_a_model_compiles_it_again_after_a_change() -> None:
     drop, x = Dropout(0.5), np.ones((1, 2), np.float32)
     model = Sequential([Linear(2, 3), drop])
