@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -253,6 +254,13 @@ def test_the_page_says_what_was_measured(page: str) -> None:
     worst = page.index(f"<td>{worst_first(sweep())[0].title}</td>")
     assert worst < page.index(f"<td>{worst_first(sweep())[-1].title}</td>")
     assert "<td>winograd</td>" in page and "200 GFLOP/s" in page
+
+
+def test_a_doubt_stands_above_the_times_that_it_is_about(tmp_path: Path) -> None:
+    doubted = replace(alone(), warnings=("a <noisy> machine",))
+    page = write([replace(reports()[0], results=(doubted,))], tmp_path)[0].read_text()
+    at = page.index('<p class="warning">a &lt;noisy&gt; machine</p>')
+    assert page.index("an MLP: inference") < at < page.rindex("<table")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from gemmc import DataError
 from gemmc.bench import noise, same, tables
 from gemmc.bench.machine import Watch, machine
+from gemmc.bench.publish import measuring
 from gemmc.bench.results import Contender, History, Report, Result, load
 
 ROUNDS = 8
@@ -152,6 +154,18 @@ def test_the_table_has_every_contender_every_column_and_every_doubt() -> None:
     assert "torch                0.20     0.50      200     4.00    85.00%   0.400" in shown
     assert "not here: jax: pip install jax" in shown and "! too noisy" in shown
     assert "7 epochs" in shown and "2 seeds" in shown
+
+
+def test_the_best_of_several_torches_is_the_fastest_in_each_round() -> None:
+    taken = {"gemmc": (1.0, 1.0, 1.0), "torch": (4.0, 2.0, 4.0), "torch-tuned": (2.0, 8.0, 2.0)}
+    made = [replace(contender(name, 1), seconds=seconds) for name, seconds in taken.items()]
+    (best,) = (s for s in tables.table(result(*made)).split("\n") if s.startswith("best torch"))
+    assert best.split()[2:6] == ["2", "2", "to", "2"] and "0.500 (0.500 to 0.500)" in best
+
+
+def test_a_command_is_kept_without_the_places_of_its_results() -> None:
+    words = ["spiral", "--json=a.json", "--plots", "b", "--repeat=6", "--json", "c.json"]
+    assert measuring(words) == ["spiral", "--repeat=6"]
 
 
 def test_the_machine_names_what_holds_a_contender_back(monkeypatch: pytest.MonkeyPatch) -> None:
