@@ -145,19 +145,15 @@ def _parse_block(lines: _Lines, name: str, inputs: str) -> Graph:
             raise lines.error("inputs that are tensors, each with a name of its own")
         env[key] = b.input(key, node_type)
     arguments = tuple(env.values())
-    order: dict[Node, None] = {}
     while not (line := lines.next()).startswith("return "):
         key, node = _parse_statement(lines, line, b, env)
         if key in env:
             raise lines.error(f"a new name; %{key} is made already")
         env[key] = node
-        order[node] = None
     outputs = dict(_parse_return(lines, line, env))
     if lines.next() != "}":
         raise lines.error("'}'")
-    graph = b.graph(name, arguments, outputs)
-    nodes = tuple(n for n in order if n in set(graph.nodes))
-    return Graph(name, arguments, nodes, graph.outputs)
+    return b.graph(name, arguments, outputs)
 
 
 def _parse_statement(

@@ -2,8 +2,9 @@
 
 Used by `fuse` (pointwise work into one sweep) and `tile` (steps into one loop over rows). A group
 is legal if contracting it leaves the graph without cycles, that is if no node outside lies both
-below and above it. Ancestors and descendants are kept as bit masks over the contracted graph, and
-follow every merge.
+below and above it. Both are kept as bit masks: descendants over the contracted graph, so that they
+follow every merge, ancestors over the graph as it was given. That is enough, because a way out of a
+group and back to it ends in an edge of the graph, at a node that is both.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ class Clusters:
         for n in graph.nodes:
             for x in n.inputs:
                 self._above[n] |= self._above.get(x, 0)
-        self._ancestors = dict(self._above)  # as the graph has it; the other two follow merges
         for n in reversed(graph.nodes):
             for x in n.inputs:
                 if x in self._bit:
@@ -49,7 +49,7 @@ class Clusters:
     def needs_any(self, node: Node, others: Iterable[Node]) -> bool:
         """Whether `node` needs one of `others`, itself aside, in the graph as it was given."""
         wanted = sum(self._bit[n] for n in others if n is not node)
-        return bool(self._ancestors[node] & wanted)
+        return bool(self._above[node] & wanted)
 
     def merge(self, a: Node, b: Node, refuse: Callable[[list[Node]], str]) -> None:
         """Joins the groups of a and b if the result is convex and nothing refuses it.
@@ -67,11 +67,9 @@ class Clusters:
             return
         for n in union:
             self._group[n] = union
-        for n, bit in self._bit.items():
-            if bit & below:
-                self._above[n] |= above
-            if bit & above:
-                self._below[n] |= below
+        for n, reached in self._below.items():
+            if reached & inside:
+                self._below[n] = reached | below
 
     def group(self, node: Node) -> Sequence[Node]:
         """The group that a node is in, in no order; empty for an input or what is made again."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..ir import OPS, Graph, Node
@@ -172,7 +171,7 @@ def _take_epilogue(graph: Graph, clusters: Clusters, node: Node) -> None:
     """`relu(product)` and other pointwise work on a node's elements join its group."""
     for user in graph.users[node]:
         if is_pointwise(user) and not _other_elements(node, user):
-            clusters.merge(node, user, partial(_no_epilogue, clusters))
+            clusters.merge(node, user, _no_epilogue)
 
 
 def _join_rows(target: Target, graph: Graph, clusters: Clusters) -> None:
@@ -188,16 +187,15 @@ def _nothing(group: list[Node]) -> str:
     return ""
 
 
-def _no_epilogue(clusters: Clusters, group: list[Node]) -> str:
-    """Why a group is not one product and pointwise work on its elements that it does not need.
+def _no_epilogue(group: list[Node]) -> str:
+    """Why a group is not one product and pointwise work on its elements.
 
+    None of that work feeds the product, which would then lie between it: groups are convex.
     Operands smaller than the result must lie along its last axis, or its rows if it is a matrix.
     """
     (anchor, *others) = [n for n in group if is_anchor(n)]
     if others:
         return f"the group would have two products, {anchor.op} and {others[0].op}"
-    if clusters.needs_any(anchor, group):
-        return f"{anchor.op} needs some of that work itself, before it has any result"
     beside = {n.shape for n in group if is_pointwise(n)} - {anchor.shape}
     if len(beside) > 1:
         shapes = " and ".join(sorted(map(str, beside)))

@@ -195,7 +195,10 @@ def _pooled_input_grad(b: Builder, dy: Node, w: Node, padding: Pair) -> Node:
 
 
 def sum_before_unpool(b: Builder, node: Node) -> Node | None:
-    """`sum(max_unpool2d(g, winner)) -> sum(g)` over rows and positions: each g lands once."""
+    """`sum(max_unpool2d(g, winner)) -> sum(g)` over rows and positions: each g lands once.
+
+    On padding it would be dropped.
+    """
     (x,) = node.inputs
     if x.op != "max_unpool2d" or x.attrs["padding"] != (0, 0):
         return None

@@ -183,7 +183,6 @@ class _Walk:
         outer = [v for x in region.inputs for v in where[x]]
         whole = [v for values in made.values() for v in values]
         for value in (*outer, *whole):
-            value.buffer.start = min(value.buffer.start, begin)
             value.buffer.used_at(self.clock - 1)
         sums = [v for v in whole if not v.type.per_row] if self.kernels.shards > 1 else []
         return Loop(tile, tuple(steps), tuple((v, self._partial(v, begin)) for v in sums))

@@ -79,7 +79,7 @@ def same_branches(b: Builder, node: Node) -> Node | None:
 
 
 def hoist_broadcast(b: Builder, node: Node) -> Node | None:
-    """`f(broadcast(x), broadcast(y)) -> broadcast(f(x, y))`, pointwise f, equal axes and shapes.
+    """`f(broadcast(x), broadcast(y)) -> broadcast(f(x, y))`, pointwise f, equal axes.
 
     Constants may stand among the operands. The work is done on the small value.
     """
@@ -87,7 +87,7 @@ def hoist_broadcast(b: Builder, node: Node) -> Node | None:
     if not wide or any(x.op != "broadcast" for x in wide):
         return None
     small, axes = wide[0].inputs[0], wide[0].attrs["axes"]
-    if any(x.attrs["axes"] != axes or x.inputs[0].shape != small.shape for x in wide):
+    if any(x.attrs["axes"] != axes for x in wide):
         return None
     operands = [
         b.full(shape=small.shape, value=x.attrs["value"], dtype=x.dtype)
