@@ -138,6 +138,14 @@ def test_a_call_takes_whole_batches_and_fewer_where_they_take_longer() -> None:
     assert rows[0] > 10 * rows[1]
 
 
+def test_a_program_has_the_entries_that_are_called_and_no_other() -> None:
+    exe = compiled()
+    wanted = {"step": ["epoch"], "evaluate": ["epoch"], "predict": ["apply"], "grads": []}
+    for program, entries in wanted.items():
+        loops = exe.ir("loops", program)
+        assert [n for n in ("epoch", "apply") if f"\n{n}(ptr context" in loops] == entries
+
+
 @pytest.mark.parametrize("images", [False, True])
 def test_an_evaluation_in_several_calls_is_that_of_its_batches(images: bool) -> None:
     exe = compiled(2)

@@ -96,8 +96,11 @@ def add_run(m: Module, name: str = "run") -> None:
 
 
 def has_epoch(plan: Plan) -> bool:
-    """Whether a plan's batches can be run one after the other in one call."""
-    return "loss" in plan.outputs
+    """Whether a plan's batches can be run one after the other in one call.
+
+    They have a loss, and else only what the next batch goes on with: no gradients.
+    """
+    return "loss" in plan.outputs and {*plan.outputs} <= {"loss", "correct", *plan.inputs}
 
 
 def add_epoch(m: Module) -> None:
