@@ -66,21 +66,19 @@ class Pool:
 
 
 class _Own(threading.local):
-    """The pools of a Python thread, by their count."""
+    """The pools of a Python thread, by process and count: a forked process has no threads."""
 
     def __init__(self) -> None:
-        self.pools: dict[int, Pool] = {}
-        self.process = os.getpid()
+        self.pools: dict[tuple[int, int], Pool] = {}
 
 
 _own = _Own()
 
 
 def pool(count: int) -> Pool:
-    """This thread's pool of so many workers; a process that was forked has none of the threads."""
-    if _own.process != os.getpid():
-        _own.__init__()  # type: ignore[misc]
-    return _own.pools.get(count) or _own.pools.setdefault(count, Pool(count))
+    """This thread's pool of so many workers."""
+    key = os.getpid(), count
+    return _own.pools.get(key) or _own.pools.setdefault(key, Pool(count))
 
 
 @cache
