@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ir import CompileError
+from ..runtime.work import CALL_SECONDS
 from .arguments import integer
 from .batches import Batches, row_shape
 from .progress import Interrupt, Progress, interruptible
@@ -104,7 +105,6 @@ def test(model: Sequential, X_test: object, y_test: object) -> tuple[float, floa
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
-CALL_SECONDS = 0.1  # of steps in one call: Ctrl-C and progress wait no longer than that
 TEST_ROWS = 128  # rows at a time: enough to fill the BLAS, few enough to stay in cache
 
 

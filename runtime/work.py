@@ -1,4 +1,4 @@
-"""How much arithmetic a step is: what profiles and cost models count."""
+"""How much work a step is, as profiles and cost models count it, and a call may be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from ..ir import Node
 
+CALL_SECONDS = 0.1  # of batches in one call: Ctrl-C and progress wait no longer than that
 PRODUCTS = (
     *("matmul", "shift_matmul", "shift_matmul_weight_grad"),
     *("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),

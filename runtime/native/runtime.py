@@ -15,6 +15,7 @@ from ...passes.plan import Plan
 from ..arena import aligned_arena
 from ..library import ThreadLimit, provider
 from ..profile import Profile
+from ..work import CALL_SECONDS
 from .calls import sgemm_address
 from .entry import WORDS
 from .jit import Machine
@@ -28,7 +29,6 @@ from .workers import Workers
 
 ENTRIES = ("run", "epoch", "apply")
 PLACES = {name: i for i, name in enumerate(WORDS)}  # in the context
-CALL_SECONDS = 0.1  # of a call that evaluates or predicts: Ctrl-C waits no longer than that
 
 
 @dataclass(frozen=True)
