@@ -16,6 +16,7 @@ import gemmc
 from gemmc import Executable
 from gemmc.__main__ import main
 from gemmc.frontend.profiling import example_batch
+from gemmc.runtime.native import timing
 from gemmc.runtime.native.peaks import Level, Peaks
 from gemmc.runtime.native.runtime import NativeProgram, form
 from gemmc.runtime.native.stamps import (
@@ -165,6 +166,21 @@ def test_a_batch_that_fits_is_made_for_any_model(name: str) -> None:
     x, y = example_batch(exe)
     assert x.shape == (8, *exe.input_shape) and len(y) == 8
     assert np.isfinite(exe.train_step(x, y))
+
+
+def test_a_batch_that_is_held_up_alone_leaves_a_time_above_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = timing._Batches.run
+
+    def held_up(self: timing._Batches, program: NativeProgram, count: int) -> float:
+        run(self, program, count)
+        return 4.0 if count == 1 else 2.0
+
+    monkeypatch.setattr(timing._Batches, "a_turn", lambda self, plain: 4)
+    monkeypatch.setattr(timing._Batches, "run", held_up)
+    exe = compiled("spiral", "native")
+    assert exe.profile(*example_batch(exe), repeat=1).step_ms == 500.0
 
 
 def test_gemmc_profile_prints_rows_and_reasons_and_writes_files(

@@ -46,8 +46,10 @@ def profile(
     tick = (time.perf_counter() - clock) / (_moment(twin) - first)
     limits = peaks(min(plain.workers.count, cores()))
     spent, spans = _spent(plain.plan, logs, tick), _spans(plain.plan, logs, tick)
-    # The call itself, and a first batch that finds other things in the caches, are in both.
-    step = (min(turns) - min(ones)) / (count - 1) if count > 1 else min(ones)
+    # The call itself, and a first batch that finds other things in the caches, are in both; where
+    # something else held up the one, so that it took longer than many, only the mean is known.
+    one, turn = min(ones), min(turns)
+    step = (turn - one) / (count - 1) if count > 1 and turn > one else turn / count
     return profile_of(plain.plan, rows, spent, form, step, limits, tuple(spans))
 
 
