@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..ir import CompileError, Graph, verify
+from ..ir import CompileError, DataError, Graph, verify
 from ..ir.environment import check_level
 from ..passes.changes import diffs
 from ..passes.pipeline import STAGES, after_pass, make_plan, run_pass
@@ -169,6 +169,15 @@ def _changes(stages: Mapping[str, Graph]) -> Iterator[str]:
 
 
 def _read(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    return Path(file).read_text(errors="replace")
+    """The text of a file, or of standard input for "-"; DataError where there is none."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(errors="replace")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    if not text.strip():
+        raise DataError(f"{_named(file)}: is empty, expected a graph as `gemmc dump` prints it")
+    return text
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == "-" else file

@@ -34,6 +34,7 @@ from .op import OPS, REQUIRED
 from .types import N, TensorType, Type, parse_type
 
 WIDTH = 80  # columns of a list of inputs or results
+SHOWN = 200  # characters of a line that is not understood: it may be a whole binary file
 
 _TYPE = r"\([^()]*\)|\w+\[[^\]]*\]"
 _INPUT = rf"%([\w.]+): ({_TYPE})"
@@ -131,7 +132,8 @@ class _Lines:
 
     def error(self, expected: str) -> CompileError:
         number, line = self._lines[self._at]
-        return CompileError(f"IR text, line {number}: got {line!r}, expected {expected}")
+        seen = line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+        return CompileError(f"IR text, line {number}: got {seen!r}, expected {expected}")
 
 
 def _parse_block(lines: _Lines, name: str, inputs: str) -> Graph:
