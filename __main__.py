@@ -11,7 +11,14 @@ from typing import Any
 
 from . import CompileError, Executable, GemmcError, Sequential, compile, load
 from .frontend import doctor, experiments, profiling, stages
-from .frontend.command_line import INTERRUPTED, REFUSED, Parser, check_file, check_folder
+from .frontend.command_line import (
+    INTERRUPTED,
+    REFUSED,
+    Parser,
+    check_file,
+    check_folder,
+    writing,
+)
 from .frontend.demo import demo
 from .frontend.experiments import EXPERIMENTS, Experiment
 from .frontend.explorer import command as explorer
@@ -119,7 +126,9 @@ def _train(chosen: argparse.Namespace) -> int:
         model.save(chosen.save)
         print(f"saved {chosen.save}")
     if save:
-        for path in save(chosen.plots, executable, history, X_train, y_train, X_test, y_test):
+        with writing("--plots", chosen.plots):
+            drawn = save(chosen.plots, executable, history, X_train, y_train, X_test, y_test)
+        for path in drawn:
             print(f"wrote {path}")
     return INTERRUPTED if history.interrupted else 0
 
@@ -151,12 +160,14 @@ def _dump(chosen: argparse.Namespace) -> None:
 
 
 def _profile(chosen: argparse.Namespace) -> None:
+    check_file("--trace", chosen.trace)
+    check_file("--json", chosen.json)
     for text in profiling.profiled(chosen, _executable(chosen)):
         print(text)
 
 
 def _explain(chosen: argparse.Namespace) -> None:
-    explorer.check_place(chosen.html)
+    check_file("--html", chosen.html)
     print(explorer.explained(chosen, _executable(chosen)))
 
 

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Runs the benchmark and prints its table."""
     repeat = integer("kernels", "repeat", chosen.repeat)
+    publish.check_places(chosen)
     wanted = [c for c in cases() if chosen.only in f"{c.kernel} {c.form} {c.shape}"]
     if not wanted:
         raise CompileError(f"--only: got {chosen.only!r}, expected part of a kernel's line")

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from ..frontend.command_line import check_file, check_folder
+from ..frontend.figures_style import require_matplotlib
 from ..runtime.native.peaks import Peaks
 from .results import Kernel, Machine, Report, Result
 
@@ -22,6 +23,8 @@ def check_places(chosen: argparse.Namespace) -> None:
     """CompileError, before anything is measured, if the files asked for could not be written."""
     check_file("--json", chosen.json)
     check_folder("--plots", chosen.plots)
+    if chosen.plots:
+        require_matplotlib()
 
 
 def measuring(words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..frontend.command_line import check_folder
 from . import results
 
 
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Reads the results, and writes the page and its figures."""
+    check_folder("--out", chosen.out)
     from .report_html import write  # needs matplotlib
 
     for path in write([results.load(file) for file in chosen.files], chosen.out):

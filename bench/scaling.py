@@ -21,9 +21,8 @@ from ..frontend.losses import CrossEntropyLoss
 from ..frontend.optimizers import Adam
 from ..frontend.sequential import Sequential
 from ..ir import CompileError
-from . import steps
+from . import publish, steps
 from .machine import NEEDS_TORCH, machine
-from .publish import publish
 from .results import OURS, Result
 from .rounds import check_arguments, processes
 from .steps import TUNED, Network
@@ -53,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Runs the benchmark and prints its tables."""
     check_arguments(chosen, repeat=1, threads=1, batch=1, batches=1, channels=1)
+    publish.check_places(chosen)
     facts = machine()
     print(facts, flush=True)
     names = (OURS, TUNED) if importlib.util.find_spec("torch") else (OURS,)
@@ -74,7 +74,7 @@ def run(chosen: argparse.Namespace) -> None:
         print(f"\n{_speedup(measured[own._replace(threads=1)], measured[own])}")
     found = list(measured.values())
     print("\n".join(["", *doubtful(found)]))
-    publish(found, facts, chosen)
+    publish.publish(found, facts, chosen)
 
 
 def point_of(result: Result) -> Point:

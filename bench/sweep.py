@@ -15,11 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from ..ir import CompileError
-from . import steps
+from . import publish, steps
 from .grid import GRID, grid_models
 from .machine import NEEDS_TORCH, machine
 from .parity import check
-from .publish import publish
 from .results import OURS, Result
 from .rounds import check_arguments, processes
 from .same import Parted
@@ -47,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Runs the benchmark and prints its table, sorted, when all is measured."""
     check_arguments(chosen, repeat=1, threads=1, limit=1)
+    publish.check_places(chosen)
     facts = machine()
     print(facts, flush=True)
     samples = _samples(chosen)
@@ -60,7 +60,7 @@ def run(chosen: argparse.Namespace) -> None:
         results.append(result)
         print(line(result), flush=True)
     print(f"\nsorted, worst first\n\n{table(results)}")
-    publish(results, facts, chosen)
+    publish.publish(results, facts, chosen)
 
 
 def _samples(chosen: argparse.Namespace) -> Sequence[Sample]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NoReturn
 
 from ..ir import CompileError
@@ -28,9 +32,35 @@ def check_file(option: str, file: str | PathLike | None) -> None:
         raise CompileError(f"{option}: {file}: there is no folder {folder}")
     if Path(file).is_dir():
         raise CompileError(f"{option}: {file}: is a folder, expected the name of a file")
+    if Path(file).exists():
+        if not os.access(file, os.W_OK):
+            raise CompileError(f"{option}: {file}: may not be written to")
+    else:
+        _check_writable(option, file, folder)
 
 
 def check_folder(option: str, folder: str | PathLike | None) -> None:
-    """CompileError if what an option names, if it does, is there and no folder."""
-    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
-        raise CompileError(f"{option}: {folder}: is no folder")
+    """CompileError if what an option names, if it does, could not be made and written to later."""
+    if folder is None:
+        return
+    path = Path(folder).resolve()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        raise CompileError(f"{option}: {folder}: {there} is no folder")
+    _check_writable(option, folder, there)
+
+
+def _check_writable(option: str, place: str | PathLike, folder: Path) -> None:
+    """Makes a file in a folder that is there, and takes it away: only this tells in every case."""
+    with writing(option, place), TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def writing(option: str, place: str | PathLike) -> Iterator[None]:
+    """What fails to be written inside is a CompileError that names the option and the place."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise CompileError(f"{option}: {place}: cannot be written to: {why}") from error

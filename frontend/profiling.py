@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .command_line import writing
 from .executable import Executable
 from .experiments import EXPERIMENTS
 from .runtimes import RUNTIMES
@@ -32,9 +33,11 @@ def profiled(chosen: argparse.Namespace, executable: Executable) -> Iterator[str
     x, y = example_batch(executable, chosen.model)
     profile = executable.profile(x, y, chosen.repeat)
     if chosen.trace:
-        profile.trace(chosen.trace)
+        with writing("--trace", chosen.trace):
+            profile.trace(chosen.trace)
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps(profile.as_dict(), indent=1))
+        with writing("--json", chosen.json):
+            Path(chosen.json).write_text(json.dumps(profile.as_dict(), indent=1))
     yield profile.by_layer() if chosen.by_layer else str(profile)
     if chosen.why:
         yield "\nleft in steps of their own:"

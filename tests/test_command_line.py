@@ -9,6 +9,7 @@ import pytest
 import gemmc
 from gemmc.__main__ import main
 from gemmc.bench.__main__ import main as bench
+from gemmc.frontend.command_line import check_file, check_folder
 from gemmc.frontend.experiments import EXPERIMENTS, spiral_model
 from gemmc.ir import parse
 
@@ -38,6 +39,7 @@ WRONG_LINES = [
     ["train", "spiral", "extra"],
     ["train", "spiral", "--subset", "--epochs", "1", "--save", "no/such/folder/m.safetensors"],
     ["train", "spiral", "--plots", "{folder}/model.py"],
+    ["train", "spiral", "--subset", "--epochs", "1", "--plots", "{folder}/model.py/figures"],
     ["train", "spiral", "--save", "{folder}"],
     ["train", "spiral", "--unknown"],
     ["evaluate"],
@@ -83,6 +85,11 @@ WRONG_LINES = [
     ["verify", "{folder}/text.safetensors"],
     ["verify", "{folder}/other.safetensors"],
     ["verify", "{folder}/empty.safetensors"],
+    ["verify", "{folder}/image.png"],
+    ["explain", "spiral", "--html", "{folder}"],
+    ["explain", "spiral", "--html", "{folder}/no/page.html"],
+    ["profile", "spiral", "--trace", "{folder}/no/trace.json"],
+    ["profile", "spiral", "--json", "{folder}"],
     ["doctor", "now"],
     ["demo", "--fast"],
 ]
@@ -95,6 +102,7 @@ def folder(tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "model.py").write_text(MODEL_FILE)
     (tmp_path / "little.ir").write_text("graph g(%x: f32[3]) {\n  return y=%x\n}")
+    (tmp_path / "image.png").write_bytes(bytes(range(256)) * 32)
     other = gemmc.Sequential([gemmc.Linear(7, 3)])
     other.save(tmp_path / "other.safetensors")
     return tmp_path
@@ -108,7 +116,36 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(line, folder, capsys):
     assert shown.err.count("\n") == 1, shown.err
     assert shown.err.startswith("gemmc")
     assert "Traceback" not in shown.err
-    assert "epoch" not in shown.out, "refused only after training"
+    assert len(shown.err) < 600, "a whole file in a message"
+    assert not {"epoch", "total"} & {*shown.out.split()}, "refused only after training or measuring"
+
+
+UNWRITABLE = [
+    *(["explain", "spiral", "--html"], ["profile", "spiral", "--repeat", "1", "--trace"]),
+    ["profile", "spiral", "--repeat", "1", "--json"],
+]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("line", UNWRITABLE, ids=" ".join)
+def test_what_cannot_be_written_after_all_names_its_option(line, capsys):
+    assert main([*line, "/dev/full"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"gemmc: {line[-1]}: /dev/full: cannot be written to: No space")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_folder_that_nobody_can_make_is_refused_before_training(capsys):
+    assert main(["train", "spiral", "--subset", "--epochs", "1", "--plots", "/proc/figures"]) == 2
+    shown = capsys.readouterr()
+    assert "--plots: /proc/figures: cannot be written to" in shown.err
+    assert shown.out == ""
+
+
+def test_checking_where_figures_go_leaves_nothing_there(tmp_path):
+    check_folder("--plots", tmp_path / "some" / "figures")
+    check_file("--json", tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _code(line):

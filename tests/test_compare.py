@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,14 @@ WRONG_LINES = [
     ["spiral", "--runs", "0"],
     ["spiral", "--epochs", "-1"],
     ["spiral", "--json", "no/such/folder/r.json"],
+    ["spiral", "--plots", "{folder}/model.py/figures"],
+    ["sweep", "--json", "no/such/folder/r.json"],
+    ["sweep", "--plots", "{folder}/model.py"],
+    ["scaling", "--json", "{folder}"],
+    ["scaling", "--plots", "{folder}/model.py/figures"],
+    ["kernels", "--json", "no/such/folder/r.json"],
+    ["kernels", "--plots", "{folder}/model.py/figures"],
+    ["report", "r.json", "--out", "{folder}/model.py"],
     ["nowhere.py:model"],
     ["{folder}/model.py:absent", "--input-shape", "6"],
     ["{folder}/model.py:number", "--input-shape", "6"],
@@ -197,6 +206,20 @@ def test_a_wrong_command_is_one_line_before_anything_is_measured(
     shown = capsys.readouterr()
     assert code == 2
     assert shown.err.count("\n") == 1 and shown.err.startswith("gemmc bench"), shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("what", ["spiral", "sweep", "scaling", "kernels"])
+def test_figures_without_matplotlib_are_refused_before_anything_is_measured(
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert bench([what, "--plots", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "gemmc[plot]" in shown.err
     assert shown.out == ""
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
-from pathlib import Path
 
-from ...ir import CompileError
+from ..command_line import writing
 from ..executable import Executable
 from ..runtimes import RUNTIMES
 from .page import save_page
@@ -24,16 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-shape", metavar="1,28,28", help="of one sample, for FILE.py:NAME")
 
 
-def check_place(file: str) -> None:
-    """Refuses, before anything is compiled, a place that the page could not be written to."""
-    path = Path(file)
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise CompileError(f"--html: {file}: expected the name of a file in a folder that is there")
-
-
 def explained(chosen: argparse.Namespace, executable: Executable) -> str:
     """Writes the page, opens it if asked to; what `gemmc explain` prints."""
-    path = save_page(executable, chosen.html, chosen.model)
+    with writing("--html", chosen.html):
+        path = save_page(executable, chosen.html, chosen.model)
     if chosen.open:
         webbrowser.open(path.resolve().as_uri())
     return f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser"
