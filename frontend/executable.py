@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
 from os import PathLike
 from threading import RLock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -105,6 +105,12 @@ class Executable:
         self._compiled_in = CompiledIn(model)
         self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
+
+    def __reduce__(self) -> NoReturn:
+        raise CompileError(
+            "Executable: got a copy or a pickle of one, expected its model: "
+            "pickle or copy exe.model, and compile that again"
+        )
 
     @property
     def runtime(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,11 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def uniform(bound: float) -> Init:
     """Uniform in [-bound, bound)."""
-    return lambda rng, shape: rng.uniform(-bound, bound, shape).astype(np.float32)
+    return partial(_uniform, bound)
+
+
+def _uniform(bound: float, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
 class Parameter:

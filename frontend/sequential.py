@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -84,12 +83,9 @@ class Sequential:
             executable = self._executables[shape] = compile(self, input_shape=shape)
         return executable(x)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Sequential:
-        """A model of its own: the same state, and nothing compiled."""
-        parts = copy.deepcopy((self.layers, self.loss_func, self.optimizer), memo)
-        made = Sequential(*parts, seed=self.seed)
-        made.state.copy_from(self.state)
-        return made
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what is compiled."""
+        return {**vars(self), "_executables": {}}
 
     def hyper_parameters(self) -> dict[str, Any]:
         """What is compiled in, by name: the attributes of layers, loss and optimiser.

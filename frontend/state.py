@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -73,9 +74,14 @@ class State:
         form = self.forms.get(name)
         np.copyto(self.stored[name], pack_array(array, form) if form else array)
 
-    def copy_from(self, other: State) -> None:
-        """Takes over all of the state of a model with the same layers and optimiser."""
-        self._buffer[:] = other._buffer
+    def __getstate__(self) -> tuple[Any, ...]:
+        """What is copied and pickled: the buffer once, not each array in it."""
+        return self.shapes, self.forms, self._buffer
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shapes, forms, buffer = state
+        self.__init__(shapes, forms)  # type: ignore[misc]
+        self._buffer[:] = buffer
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import gemmc
 from gemmc import (
     SGD,
     Adam,
+    CompileError,
     Conv2d,
     CrossEntropyLoss,
     DataError,
@@ -74,11 +76,14 @@ def test_training_goes_on_from_a_file_as_if_it_had_not_stopped(
     np.testing.assert_array_equal(second(X), whole(X))
 
 
-def test_a_deep_copy_is_a_model_of_its_own() -> None:
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
+)
+def test_a_copy_is_a_model_of_its_own(copied: Callable[[Sequential], Sequential]) -> None:
     model = cnn()
     trained(model, 1)
     outputs = model(X)
-    other = copy.deepcopy(model)
+    other = copied(model)
     assert same(model, other) and repr(model) == repr(other)
     losses = trained(other, 2)
     np.testing.assert_array_equal(model(X), outputs)
@@ -90,6 +95,12 @@ def test_a_deep_copy_is_a_model_of_its_own() -> None:
     before = other.state_dict()
     gemmc.compile(other, X.shape[1:], 8).profile(X[:8], Y[:8], repeat=1)
     assert all(np.array_equal(a, before[name]) for name, a in other.state_dict().items())
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
+def test_an_executable_says_that_its_model_is_what_to_copy(way: Callable[[object], object]) -> None:
+    with pytest.raises(CompileError, match=r"exe\.model, and compile that again"):
+        way(gemmc.compile(cnn(), X.shape[1:], 8))
 
 
 def test_a_saved_file_has_the_state_dict_in_it_for_others_to_read(tmp_path: Path) -> None:
