@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .sequential import Sequential
 
 PROGRAMS = ("step", "evaluate", "predict", "grads")
+POSSIBLE = (
+    "a traced value has the operators + - * / ** @ == < <= > >=, and else what gemmc.ops has; its "
+    "rows N are no number; arrays that it meets are a Parameter each"
+)
 Result = TypeVar("Result")
 
 
@@ -154,8 +158,10 @@ def _loss(t: Trace, model: Sequential, output: Value, program: str) -> dict[str,
 
 
 def _named(who: str, run: Callable[[], Result]) -> Result:
-    """What `run` returns; its CompileError is told who raised it."""
+    """What `run` returns; its CompileError is told who raised it, as is what Python cannot do."""
     try:
         return run()
     except CompileError as error:
         raise CompileError(f"{who}: {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise CompileError(f"{who}: {type(error).__name__}: {error}: {POSSIBLE}") from error

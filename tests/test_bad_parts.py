@@ -50,6 +50,12 @@ BAD_LAYERS = [
     (lambda: layer(lambda s, x: x * float(x)), "has no value while a model is traced"),
     (lambda: layer(lambda s, x: x * np.ones(4)), "operand: got ndarray, expected a traced value"),
     (lambda: layer(lambda s, x: x @ 3), "@: got int, expected a traced value"),
+    (lambda: layer(lambda s, x: x if x.shape[0] > 3 else -x), "its rows N are no number"),
+    (lambda: layer(lambda s, x: np.tanh(x)), "does not support ufuncs"),
+    (lambda: layer(lambda s, x: x[:, 0]), "'Value' object is not subscriptable"),
+    (lambda: layer(lambda s, x: next(v for v in x)), "'Value' object is not iterable"),
+    (lambda: layer(lambda s, x: ops.matmul(x, np.ones((4, 2)))), "a Parameter each"),
+    (lambda: layer(lambda s, x: x.sum(1)), "what gemmc.ops has"),
     (lambda: layer(lambda s, x: None), "forward: got None, expected floats with the rows first"),
     (lambda: layer(lambda s, x: ops.sum(x)), "forward: got <Value f32[]>, expected floats"),
     (lambda: layer(lambda s, x: x > 0), "forward: got <Value bool[N,4]>, expected floats"),
@@ -73,6 +79,12 @@ def test_a_users_layer_that_cannot_be_traced_is_named(
         gemmc.compile(model, (4,))
     assert str(raised.value).startswith(("1.Mine: ", "1.Module: "))
     assert words in str(raised.value)
+
+
+def test_what_python_cannot_do_in_a_forward_keeps_its_cause() -> None:
+    with pytest.raises(CompileError, match=r"0\.Mine: AttributeError: .*'missing'") as raised:
+        gemmc.compile(Sequential([layer(lambda s, x: s.missing)]), (4,))
+    assert isinstance(raised.value.__cause__, AttributeError)
 
 
 BAD_PARTS = [
