@@ -107,10 +107,7 @@ class Executable:
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
     def __reduce__(self) -> NoReturn:
-        raise CompileError(
-            "Executable: got a copy or a pickle of one, expected its model: "
-            "pickle or copy exe.model, and compile that again"
-        )
+        raise CompileError("an Executable cannot be copied: pickle exe.model, and compile again")
 
     @property
     def runtime(self) -> str:
@@ -392,6 +389,9 @@ class Executable:
             compiled = self._runtime.compile(program, self.model.state, self.threads)
         except PassError as error:
             raise reproduced(error, self._dump) from error.__cause__
+        except MemoryError as error:
+            seen = f"batch_size: got {self.batch_size}: {error}"
+            raise CompileError(f"{seen}, expected fewer rows: nothing has moved") from error
         compiled.seconds.update(seconds)
         if self._dump is not None:
             own = f"{name}.train" if name == "grads" and training else name

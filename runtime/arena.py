@@ -8,7 +8,10 @@ from ..passes.memory import ALIGN
 
 
 def aligned_arena(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes that start on a cache line."""
-    raw = np.empty(nbytes + ALIGN, np.uint8)
+    """Uninitialised bytes that start on a cache line; MemoryError says how many there are not."""
+    try:
+        raw = np.empty(nbytes + ALIGN, np.uint8)
+    except (MemoryError, ValueError) as error:  # NumPy's for more than 2**63
+        raise MemoryError(f"{nbytes:,} bytes are more than this machine gives") from error
     begin = -raw.ctypes.data % ALIGN
     return raw[begin : begin + nbytes]

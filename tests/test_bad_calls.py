@@ -41,6 +41,15 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
     ),
     ("batch_size 0", compiled(batch_size=0), CompileError, ("batch_size: got 0", ">= 1")),
     ("batch_size 3.5", compiled(batch_size=3.5), CompileError, ("batch_size: got 3.5",)),
+    *(
+        (
+            f"a batch_size beyond all memory on {runtime}",
+            compiled(batch_size=rows, runtime=runtime),
+            *(CompileError, (f"batch_size: got {rows}", " bytes are more", "fewer rows")),
+        )
+        for rows in (2**46, 2**62)
+        for runtime in ("native", "blas")
+    ),
     ("an unknown runtime", compiled(runtime="gpu"), CompileError, ("runtime: got 'gpu'", "blas")),
     ("an unknown dtype", compiled(dtype="float16"), CompileError, ("dtype: got 'float16'",)),
     (

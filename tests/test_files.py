@@ -99,7 +99,7 @@ def test_a_copy_is_a_model_of_its_own(copied: Callable[[Sequential], Sequential]
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
 def test_an_executable_says_that_its_model_is_what_to_copy(way: Callable[[object], object]) -> None:
-    with pytest.raises(CompileError, match=r"exe\.model, and compile that again"):
+    with pytest.raises(CompileError, match=r"pickle exe\.model, and compile again"):
         way(gemmc.compile(cnn(), X.shape[1:], 8))
 
 
