@@ -18,6 +18,7 @@ from ..passes.pipeline import STAGES, after_pass, make_plan, run_pass
 from ..passes.program_text import parse_program, print_program
 from ..passes.report import plan_text
 from .arguments import integer
+from .command_line import writing
 from .runtimes import ALL_STAGES, GENERATED, RUNTIMES, Compiled, choose, kernels_of
 from .trace import PROGRAMS
 
@@ -33,10 +34,8 @@ def dump_folder(dump: object) -> Path:
     if not isinstance(dump, (str, PathLike)):
         raise CompileError(f"dump: got {dump!r}, expected the path of a folder")
     folder = Path(dump)
-    try:
+    with writing("dump", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CompileError(f"dump: cannot be made a folder: {error}") from error
     return folder
 
 
@@ -44,13 +43,15 @@ def write_stages(folder: Path, stages: Sequence[str], compiled: Compiled) -> Non
     """Writes each stage into a file of its own in `folder`, numbered in order.
 
     Graphs come with what later passes need, for `gemmc dump --pass`; the plan with its report.
+    CompileError where they cannot be written.
     """
-    folder.mkdir(exist_ok=True)
-    for i, stage in enumerate(stages):
-        text = stage_text(compiled, stage, context=stage in compiled.stages)
-        report = f"\n\n{compiled.plan.report()}" if stage == "plan" else ""
-        path = folder / f"{i:02}.{stage}.{SUFFIXES.get(stage, 'ir')}"
-        path.write_text(f"{text}{report}\n")
+    with writing("dump", folder):
+        folder.mkdir(exist_ok=True)
+        for i, stage in enumerate(stages):
+            text = stage_text(compiled, stage, context=stage in compiled.stages)
+            report = f"\n\n{compiled.plan.report()}" if stage == "plan" else ""
+            path = folder / f"{i:02}.{stage}.{SUFFIXES.get(stage, 'ir')}"
+            path.write_text(f"{text}{report}\n")
 
 
 def stage_text(compiled: Compiled, stage: str, context: bool = False) -> str:

@@ -77,6 +77,18 @@ def test_a_pass_goes_on_from_any_file_of_a_dump(runtime: str, tmp_path: Path) ->
         assert print_program(left) + "\n" == after.read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_dump_onto_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    model, shape = spiral()
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step" / "00.trace.ir").symlink_to("/dev/full")
+    with pytest.raises(CompileError) as raised:
+        gemmc.compile(model, shape, dump=tmp_path)
+    assert str(raised.value).startswith(
+        f"dump: {tmp_path / 'step'}: cannot be written to: No space"
+    )
+
+
 def test_a_dump_has_a_folder_for_each_program_with_plan_loops_and_code(tmp_path: Path) -> None:
     model, shape = spiral()
     exe = gemmc.compile(model, shape, runtime="native", dump=tmp_path / "a" / "b")
