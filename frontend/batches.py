@@ -129,15 +129,28 @@ def _labels(
 
 def as_array(name: str, given: object) -> np.ndarray:
     """`given` as an array of numbers."""
+    refuse_masked(name, given)
     try:
         array = np.asarray(given)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # a tensor
         raise DataError(
             f"{name}: got {type(given).__name__}, expected an array: {error}"
         ) from error
     if array.dtype == object:
         raise DataError(f"{name}: got {type(given).__name__}, expected an array of numbers")
     return array
+
+
+def refuse_masked(name: str, given: object) -> None:
+    """DataError where entries of a NumPy array are masked: they would be read like the others."""
+    if not isinstance(given, np.ndarray) or type(given) is np.ndarray:
+        return  # sooner than NumPy would say so
+    if np.ma.is_masked(given):
+        count = np.count_nonzero(np.ma.getmaskarray(given))
+        raise DataError(
+            f"{name}: got {count} masked entries, expected none: use .filled(0), or leave their "
+            "rows out"
+        )
 
 
 def _check_rows(name: str, array: np.ndarray, least: int) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..ir import environment
 from ..ir.errors import DataError
 from . import idx
+from .batches import refuse_masked
 
 __all__ = ["fashion_mnist", "spiral", "train_val_test_split"]
 
@@ -160,6 +161,7 @@ def _share(name: str, value: float) -> float:
 
 
 def _rows(name: str, value: ArrayLike) -> NDArray[Any]:
+    refuse_masked(f"train_val_test_split: {name}", value)
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..ir import DataError
+from .batches import as_array
 from .training import History
 
 Model = Callable[[np.ndarray], np.ndarray]  # a Sequential, an Executable
@@ -127,12 +128,7 @@ def name_of(label: int, names: Names) -> str:
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:
-    try:
-        array = np.asarray(given)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{name}: got {type(given).__name__}, expected an array: {error}"
-        ) from error
+    array = as_array(name, given)
     if array.dtype.kind not in "fiu":
         raise DataError(f"{name}: got dtype {array.dtype}, expected numbers")
     return array

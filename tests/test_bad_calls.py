@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from trained_models import Trained, assert_refused
 
 import gemmc
@@ -170,6 +171,21 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
     ),
     ("boolean inputs", lambda t: t.exe(t.x > 0), DataError, ("x: got dtype bool",)),
     ("complex inputs", lambda t: t.exe(t.x + 1j), DataError, ("x: got dtype complex64",)),
+    (
+        "masked inputs",
+        lambda t: t.exe.train_step(np.ma.masked_less(t.x, 0), t.y),
+        *(DataError, ("x: got ", " masked entries", "use .filled(0)")),
+    ),
+    (
+        "masked labels",
+        lambda t: t.exe.fit(t.x, np.ma.masked_equal(t.y, 1)),
+        *(DataError, ("y: got ", " masked entries", "use .filled(0)")),
+    ),
+    (
+        "a tensor with gradients",
+        lambda t: t.exe(torch.from_numpy(t.x).requires_grad_()),
+        *(DataError, ("x: got Tensor, expected an array", "detach()")),
+    ),
     ("text", lambda t: t.exe(t.x.astype(str)), DataError, ("x: got dtype <U",)),
     ("None", lambda t: t.exe(None), DataError, ("x: got NoneType, expected an array",)),
     ("a number", lambda t: t.exe(1.5), DataError, ("x: got shape [], expected [rows, 4]",)),
@@ -289,6 +305,13 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
         "an integer array",
         lambda t: t.model.load_state_dict({**t.model.state_dict(), "3.bias": [1, 2, 3]}),
         *(DataError, ("state_dict: 3.bias: got int64 [3], expected floats [3]",)),
+    ),
+    (
+        "a tensor with gradients to load",
+        lambda t: t.model.load_state_dict(
+            {**t.model.state_dict(), "3.bias": torch.ones(3, requires_grad=True)}
+        ),
+        *(DataError, ("state_dict: 3.bias: got Tensor", "detach()")),
     ),
     ("a bad summary shape", lambda t: t.model.summary((5,)), CompileError, ("use Linear(5, 8)",)),
     ("a negative epoch", lambda t: gemmc.epoch_order(0, -1, 3), CompileError, ("epoch: got -1",)),

@@ -149,6 +149,7 @@ def test_a_split_takes_the_shares_that_rounding_leaves_near_1(dtype: type) -> No
         ({"y": np.zeros(9)}, "X has 10 rows and y has 9"),
         ({"X": 3.0}, "X is a scalar"),
         ({"y": [[1], [1, 2]]}, "y is not an array"),
+        ({"y": np.ma.masked_less(np.arange(10), 3)}, "y: got 3 masked entries"),
     ],
 )
 def test_a_bad_argument_of_a_split_is_named(arguments: dict[str, Any], message: str) -> None:
