@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from . import CompileError, Executable, GemmcError, Sequential, compile, load
+from . import CompileError, DataError, Executable, GemmcError, Sequential, compile, load
 from .frontend import doctor, experiments, profiling, stages
 from .frontend.command_line import (
     INTERRUPTED,
@@ -123,6 +123,7 @@ def _train(chosen: argparse.Namespace) -> int:
     loss, accuracy = executable.evaluate(X_test, y_test)
     print(f"test loss {loss:.4f}, test accuracy {accuracy:.2%}, {history.seconds:.1f} s")
     if chosen.save:
+        model.notes["trained on"] = experiments.trained_on(experiment, chosen.subset)
         model.save(chosen.save)
         print(f"saved {chosen.save}")
     if save:
@@ -146,12 +147,21 @@ def _figures(experiment: Experiment) -> Any:
 def _evaluate(chosen: argparse.Namespace) -> None:
     model = load(chosen.file)
     experiment = experiments.fitting(model)
+    asked = experiments.trained_on(experiment, chosen.subset)
+    trained = model.notes.get("trained on", "")
+    if trained and trained != asked:
+        raise DataError(
+            f"{chosen.file}: was trained on {trained}, some of which may be test rows of {asked}: "
+            f"evaluate it {'without' if chosen.subset else 'with'} --subset"
+        )
     _, _, X_test, _, _, y_test = experiment.load(model.seed, chosen.subset)
     executable = compile(model, experiment.input_shape, batch_size=128)
     loss, accuracy = executable.evaluate(X_test, y_test)
     which = "the subset's" if chosen.subset else "all"
     print(f"{experiment.name}, {which} {len(X_test):,} test rows of seed {model.seed}:")
     print(f"test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+    if not trained:
+        print("the file does not say what it was trained on: some of these rows may be among it")
 
 
 def _dump(chosen: argparse.Namespace) -> None:

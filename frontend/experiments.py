@@ -48,6 +48,11 @@ def fashion_model(seed: int = 0) -> Sequential:
     return _trained_by_adam(layers, seed)
 
 
+def trained_on(experiment: Experiment, subset: bool) -> str:
+    """What a model's note "trained on" says: "spiral, all rows"."""
+    return f"{experiment.name}, {'the subset' if subset else 'all rows'}"
+
+
 def find(name: str) -> Experiment:
     """The experiment called `name`; CompileError lists those there are."""
     if name not in EXPERIMENTS:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
+from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +37,8 @@ class Sequential:
 
     `seed` draws the first parameters, dropout masks and the order of epochs. Without loss_func or
     optimizer the model can only be evaluated. Parameters, optimiser state and counters belong to
-    the model, in one buffer (`state`), whatever is compiled from it.
+    the model, in one buffer (`state`), whatever is compiled from it. `notes` are text by name, for
+    the user to write, and kept with the model: what it was trained on, for example.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Sequential:
             for name, p in layer.named_parameters()
         }
         self.state = self._new_state()
+        self.notes: dict[str, str] = {}
         self._executables: dict[tuple[int, ...], Executable] = {}
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -116,18 +121,25 @@ class Sequential:
         self.state.step = self.state.epoch = 0
 
     def save(self, path: str | PathLike) -> None:
-        """Writes layers, parameters, optimiser state and counters to a safetensors file."""
+        """Writes layers, parameters, optimiser state, counters and notes to a safetensors file.
+
+        A new file has the permissions of any new file, an old one keeps its own.
+        """
         from safetensors import SafetensorError  # 20 ms, and few programs save
         from safetensors.numpy import save_file
 
+        path = _checked_path(path)
         arrays = {name: self.state.get(name) for name in self.state.shapes}
         try:
             header = {"format": FORMAT, "model": json.dumps(self._description())}
+            mode = _mode(path)
             save_file(arrays, path, header)
+            path.chmod(mode)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: cannot be written: {error}") from error
         except TypeError as error:
-            raise DataError(f"{path}: an argument of a layer cannot be saved: {error}") from error
+            what = "an argument of a layer, or a note"
+            raise DataError(f"{path}: {what}, cannot be saved: {error}") from error
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
         """The layers as a table: name, arguments, parameters.
@@ -169,6 +181,7 @@ class Sequential:
             "seed": self.seed,
             "step": self.state.step,
             "epoch": self.state.epoch,
+            "notes": self.notes,
         }
 
 
@@ -181,6 +194,7 @@ def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
     """
     from safetensors import SafetensorError, safe_open
 
+    path = _checked_path(path)
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
@@ -195,6 +209,7 @@ def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
         described = json.loads(header["model"])
         model = _remade_model(path, described, _known_classes(classes))
         step, epoch = (integer("model", key, described[key], 0) for key in ("step", "epoch"))
+        model.notes = dict(described.get("notes", {}))
     except DataError:
         raise
     except (LookupError, TypeError, ValueError) as error:
@@ -204,6 +219,21 @@ def load(path: str | PathLike, classes: Sequence[type] = ()) -> Sequential:
         model.state.put(name, array)
     model.state.step, model.state.epoch = step, epoch
     return model
+
+
+def _checked_path(path: str | PathLike) -> Path:
+    if not isinstance(path, (str, PathLike)):
+        raise CompileError(f"path: got {path!r}, expected the path of a file")
+    return Path(path)
+
+
+def _mode(path: Path) -> int:
+    """The permissions of a file, or of a new one there: safetensors makes its own, for us alone."""
+    if path.exists():
+        return S_IMODE(path.stat().st_mode)
+    umask = os.umask(0o077)  # which can only be read by setting it
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _checked_layers(layers: Sequence[Module]) -> tuple[Module, ...]:

@@ -167,6 +167,22 @@ def test_train_saves_a_model_that_evaluate_tests_alike(tmp_path, capsys):
     assert line.rsplit(",", 1)[0] in tested
 
 
+def test_a_model_is_not_tested_on_rows_that_it_was_trained_on(tmp_path, capsys):
+    file = tmp_path / "m.safetensors"
+    words = ["train", "fashion-mnist", "--subset", "--epochs", "0", "--save", str(file)]
+    assert main(words) == 0
+    assert main(["evaluate", str(file)]) == 2
+    shown = capsys.readouterr().err
+    assert "m.safetensors: was trained on fashion-mnist, the subset" in shown
+    assert "evaluate it with --subset" in shown
+
+
+def test_evaluating_says_where_it_does_not_know_what_a_model_was_trained_on(tmp_path, capsys):
+    spiral_model().save(tmp_path / "m.safetensors")
+    assert main(["evaluate", str(tmp_path / "m.safetensors"), "--subset"]) == 0
+    assert "does not say what it was trained on" in capsys.readouterr().out
+
+
 def test_fashion_mnist_trains_on_the_shipped_images(capsys):
     assert main(["train", "fashion-mnist", "--subset", "--epochs", "1", "--threads", "1"]) == 0
     shown = capsys.readouterr().out

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 import numpy as np
@@ -282,8 +284,35 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         cnn().save(tmp_path / "no" / "m.safetensors")
 
 
+@pytest.mark.parametrize("path", [None, 3])
+def test_what_is_no_path_is_named(path: Any) -> None:
+    for call in (cnn().save, gemmc.load):
+        with pytest.raises(CompileError, match=f"path: got {path}, expected the path of a file"):
+            call(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    path, usual = tmp_path / "m.safetensors", tmp_path / "usual"
+    usual.touch()
+    cnn().save(path)
+    assert path.stat().st_mode == usual.stat().st_mode
+    path.chmod(0o640)
+    cnn().save(path)
+    assert S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_notes_are_kept_with_a_model(tmp_path: Path) -> None:
+    model = cnn()
+    model.notes["trained on"] = "noise"
+    model.save(tmp_path / "m.safetensors")
+    assert gemmc.load(tmp_path / "m.safetensors").notes == {"trained on": "noise"}
+
+
 def test_an_argument_that_json_does_not_know_is_refused(tmp_path: Path) -> None:
     model = Sequential([Scaled(np.ones(1), 4)])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"m\.safetensors: an argument of a layer cannot be saved"):
+    with pytest.raises(
+        DataError, match=r"m\.safetensors: an argument of a layer.* cannot be saved"
+    ):
         model.save(tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
