@@ -26,6 +26,7 @@ from .stages import dump_folder, write_stages
 from .trace import PROGRAMS, output_type, trace_program
 from .training import History, fit
 
+DType = str | type[np.floating] | np.dtype
 SCALARS = ("lr", "step", "seed")
 COPIED = 1 << 15  # bytes of a batch up to which copying it here is sooner than sharing that
 
@@ -36,7 +37,7 @@ def compile(
     batch_size: int = 32,
     runtime: str = "auto",
     threads: int | None = None,
-    dtype: str = "float32",
+    dtype: DType = "float32",
     tune: Tune = False,
     dump: str | PathLike | None = None,
     sanitize: bool = False,
@@ -86,7 +87,7 @@ class Executable:
         batch_size: int,
         runtime: str,
         threads: int | None,
-        dtype: str,
+        dtype: DType,
         tune: Tune,
         dump: str | PathLike | None,
         sanitize: bool = False,
@@ -97,13 +98,13 @@ class Executable:
         self.model = model
         self.input_shape = sample_shape(input_shape)
         self.batch_size = integer("compile", "batch_size", batch_size)
-        self._runtime = choose(runtime, dtype, tune, sanitize)
-        self.dtype = dtype
+        self.dtype = np.dtype(dtype).name if isinstance(dtype, (type, np.dtype)) else dtype
+        self._runtime = choose(runtime, self.dtype, tune, sanitize)
         self.threads = None if threads is None else integer("compile", "threads", threads)
         self._dump = None if dump is None else dump_folder(dump)
         self._compiled: dict[tuple[str, bool], Compiled] = {}
         self._compiled_in = CompiledIn(model)
-        self.output_type = output_type(model, self.input_shape, DTYPES[dtype])
+        self.output_type = output_type(model, self.input_shape, DTYPES[self.dtype])
         self.plan  # what cannot be compiled is refused here, not at the first step  # noqa: B018
 
     def __reduce__(self) -> NoReturn:

@@ -152,12 +152,12 @@ def _planned(program: Program) -> tuple[dict[str, Graph], Plan, dict[str, float]
 
 
 def choose(
-    runtime: str, dtype: str = "float32", tune: Tune = False, sanitize: bool = False
+    runtime: str, dtype: object = "float32", tune: Tune = False, sanitize: bool = False
 ) -> Runtime:
     """The runtime that `compile` was asked for; CompileError where it cannot do what is asked."""
     if runtime not in RUNTIMES:
         raise CompileError(f"runtime: got {runtime!r}, expected one of {', '.join(RUNTIMES)}")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CompileError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
     if dtype == "float64" and runtime != "reference":
         raise CompileError(

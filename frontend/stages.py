@@ -97,7 +97,7 @@ def dumped(
     defaults = {"batch_size": BATCH_SIZE, "runtime": "auto"}
     given = {k: v for k, v in vars(chosen).items() if v is not None}
     executable = find(argparse.Namespace(**{**vars(chosen), **defaults, **given}))
-    compiled = executable.compiled(chosen.program or "step")
+    compiled = executable.compiled(chosen.program or _step_of(executable))
     if chosen.after_change:
         return _changes(compiled.stages)
     if chosen.stage is None:
@@ -105,6 +105,16 @@ def dumped(
     if chosen.stage not in executable.stages:
         return iter([executable.ir(chosen.stage)])  # which says what there is instead
     return iter([stage_text(compiled, chosen.stage, chosen.context)])
+
+
+def _step_of(executable: Executable) -> str:
+    """The program shown by default; CompileError where a model lacks what it takes."""
+    model = executable.model
+    if model.loss_func is None:
+        raise CompileError("loss_func: the model has none, and no step: use --program predict")
+    if model.optimizer is None:
+        raise CompileError("optimizer: the model has none, and no step: use --program evaluate")
+    return "step"
 
 
 def verified(file: str) -> str:

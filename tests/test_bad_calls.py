@@ -53,6 +53,8 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
     ),
     ("an unknown runtime", compiled(runtime="gpu"), CompileError, ("runtime: got 'gpu'", "blas")),
     ("an unknown dtype", compiled(dtype="float16"), CompileError, ("dtype: got 'float16'",)),
+    ("a torch dtype", compiled(dtype=torch.float32), CompileError, ("dtype: got torch.float32",)),
+    ("a list for a dtype", compiled(dtype=[]), CompileError, ("dtype: got []", "float32")),
     (
         "float64 on blas",
         compiled(dtype="float64", runtime="blas"),
@@ -316,6 +318,13 @@ CALLS: list[tuple[str, Run, type[GemmcError], tuple[str, ...]]] = [
     ("a bad summary shape", lambda t: t.model.summary((5,)), CompileError, ("use Linear(5, 8)",)),
     ("a negative epoch", lambda t: gemmc.epoch_order(0, -1, 3), CompileError, ("epoch: got -1",)),
 ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.dtype("float64")])
+def test_a_dtype_may_be_numpys(trained: Trained, dtype: Any) -> None:
+    exe = gemmc.compile(trained.model, (4,), runtime="reference", dtype=dtype)
+    assert exe.dtype == np.dtype(dtype).name
+    assert exe(trained.x).dtype == dtype
 
 
 @pytest.mark.parametrize(
