@@ -17,6 +17,7 @@ from .frontend.command_line import (
     Parser,
     check_file,
     check_folder,
+    many,
     writing,
 )
 from .frontend.demo import demo
@@ -118,8 +119,8 @@ def _train(chosen: argparse.Namespace) -> int:
     epochs = experiment.epochs if chosen.epochs is None else chosen.epochs
     history = executable.fit(X_train, y_train, X_val, y_val, epochs, verbose=max(1, epochs // 10))
     if history.interrupted:
-        steps, whole = model.state.step, len(history.loss)
-        print(f"stopped by Ctrl-C after {steps:,} steps, {whole} whole epochs")
+        steps, whole = many(model.state.step, "step"), many(len(history.loss), "whole epoch")
+        print(f"stopped by Ctrl-C after {steps}, {whole}")
     loss, accuracy = executable.evaluate(X_test, y_test)
     print(f"test loss {loss:.4f}, test accuracy {accuracy:.2%}, {history.seconds:.1f} s")
     if chosen.save:

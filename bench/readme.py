@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..frontend.command_line import many
 from ..ir import DataError
 from .results import Contender, Report, Result, load
 from .steps import TUNED
@@ -38,7 +39,7 @@ def markdown(reports: Sequence[Report]) -> str:
     for report in reports:
         machine = report.machine
         versions = f"PyTorch {machine.versions['torch']}, " if "torch" in machine.versions else ""
-        head = f"{machine.cpu}, {machine.cores} cores, {versions}{report.date}"
+        head = f"{machine.cpu}, {many(machine.cores, 'core')}, {versions}{report.date}"
         groups.setdefault(head, []).append(report)
     return "\n\n".join(_group(head, group) for head, group in groups.items())
 
@@ -66,7 +67,7 @@ def _model(result: Result) -> Iterator[Row]:
     what = "training step" if result.mode == "train" else "inference"
     star = " \\*" if result.warnings else ""
     yield (
-        f"{result.title}: {what}, batch {result.batch}, {result.threads} threads",
+        f"{result.title}: {what}, batch {result.batch}, {many(result.threads, 'thread')}",
         _time(result.ours.seconds),
         f"{_time(other.seconds)}, {other.name}",
         f"{result.ratio(other.name)}{star}",
@@ -74,7 +75,7 @@ def _model(result: Result) -> Iterator[Row]:
     if result.epochs:
         soonest = min(result.contenders[1:], key=lambda c: float(np.median(c.whole_seconds)))
         yield (
-            f"the same, {result.epochs} epochs from process start; test accuracy",
+            f"the same, {many(result.epochs, 'epoch')} from process start; test accuracy",
             _whole(result.ours),
             f"{_whole(soonest)}, {soonest.name}",
             f"{np.median(result.ours.whole_seconds) / np.median(soonest.whole_seconds):.2f}{star}",
@@ -85,7 +86,7 @@ def _sweep(results: Sequence[Result]) -> Row:
     ratios = [result.ratio(TUNED).median for result in results]
     star = " \\*" if any(result.warnings for result in results) else ""
     said = f"median {np.median(ratios):.2f}, worst {max(ratios):.2f}{star}"
-    return f"{len(results)} networks, training step", "", TUNED, said
+    return f"{many(len(results), 'network')}, training step", "", TUNED, said
 
 
 def _time(seconds: Sequence[float]) -> str:

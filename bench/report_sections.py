@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..frontend.command_line import many
 from ..runtime.native.peaks import Peaks
 from .figures import plot_curves, plot_planes
 from .figures_roofline import plot_roofline
@@ -41,9 +42,12 @@ def sections(report: Report) -> list[Section]:
 
 def _comparison(result: Result) -> Section:
     what = "training" if result.mode == "train" else "inference"
-    lines = [f"Batch {result.batch}, {result.threads} threads, {len(result.ours.seconds)} rounds."]
+    threads = many(result.threads, "thread")
+    lines = [f"Batch {result.batch}, {threads}, {many(len(result.ours.seconds), 'round')}."]
     if result.epochs:
-        lines.append(f"The whole training is {result.epochs} epochs, each with a validation.")
+        lines.append(
+            f"The whole training is {many(result.epochs, 'epoch')}, each with a validation."
+        )
     lines += [f"Did not take part: {name}: {why}" for name, why in result.absent.items()]
     return Section(
         f"{result.title}: {what}",
@@ -110,8 +114,9 @@ def _sweep(results: Sequence[Result]) -> Section:
     if sides(results):
         caption = "The same along each side of the grid: a dot a network, and medians."
         drawn.append(Drawing(f"{kind}_sides", caption, plot_grid(results)[0]))
+    sort = "A grid" if kind == "grid" else "A sample"
     return Section(
-        f"{'A grid' if kind == 'grid' else 'A sample'} of {len(results)} networks: training",
+        f"{sort} of {many(len(results), 'network')}: training",
         tuple(line for line in found if not line.startswith("!")),
         _warnings(found),
         (_networks(results),),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from ..frontend.command_line import many
 from ..ir import CompileError, DataError
 from ..runtime.native.peaks import Peaks
 from ..runtime.profile import Row
@@ -47,7 +48,7 @@ class Machine:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         held = " ".join(f"{name}={value}" for name, value in self.environment.items())
         lines = [
-            f"cpu          {self.cpu}, {self.cores} cores, {self.system}",
+            f"cpu          {self.cpu}, {many(self.cores, 'core')}, {self.system}",
             f"blas         {self.blas}",
             f"versions     python {self.python}, {versions}",
             f"environment  {held or 'no variable that holds a contender back'}",

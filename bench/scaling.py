@@ -16,6 +16,7 @@ from statistics import mode
 from typing import NamedTuple
 
 from ..frontend import datasets
+from ..frontend.command_line import many
 from ..frontend.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Softmax
 from ..frontend.losses import CrossEntropyLoss
 from ..frontend.optimizers import Adam
@@ -97,8 +98,12 @@ def along(side: str, results: Sequence[Result]) -> list[Result]:
 
 def staying(side: str, own: Point) -> str:
     """What does not vary along a side: "16 channels, 2 threads"."""
-    stay = {"batch": "batch {}", "channels": "{} channels", "threads": "{} threads"}
-    return ", ".join(stay[s].format(v) for s, v in own._asdict().items() if s != side)
+    stay = {
+        "batch": f"batch {own.batch}",
+        "channels": many(own.channels, "channel"),
+        "threads": many(own.threads, "thread"),
+    }
+    return ", ".join(text for s, text in stay.items() if s != side)
 
 
 def scaled_model(channels: int) -> Sequential:
@@ -127,6 +132,6 @@ def _line(value: int, result: Result) -> str:
     return f"{value:>9} {us[OURS]:>18.4g} {beside}".rstrip()
 
 
-def _speedup(one: Result, many: Result) -> str:
-    times = one.ours.median / many.ours.median
-    return f"gemmc is {times:.2f} times as fast on {many.threads} threads as on one"
+def _speedup(one: Result, several: Result) -> str:
+    times = one.ours.median / several.ours.median
+    return f"gemmc is {times:.2f} times as fast on {many(several.threads, 'thread')} as on one"

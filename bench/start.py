@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..frontend.command_line import many
 from .compare import first, fresh
 from .machine import machine
 from .models import find, task_of
@@ -46,7 +47,8 @@ def run(chosen: argparse.Namespace) -> None:
     data = {name: array[:ROWS] for name, array in benchmark.data(0).items()}
     settings = {"batch": BATCH, "threads": threads, "rows": ROWS, "runtime": chosen.runtime}
     task = task_of(benchmark.model(0), data, **settings)
-    print(f"\n{chosen.runs} fresh processes a figure, {threads} threads\n")
+    runs = "1 fresh process" if chosen.runs == 1 else f"{chosen.runs} fresh processes"
+    print(f"\n{runs} a figure, {many(threads, 'thread')}\n")
     _print("import gemmc, after its libraries", [_import_seconds() for _ in range(chosen.runs)])
     with saved(task) as path, tempfile.TemporaryDirectory() as cache:
         begun = [first(OURS, path, True, threads, cache)[0] for _ in range(chosen.runs)]

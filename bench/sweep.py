@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+from ..frontend.command_line import many
 from ..ir import CompileError
 from . import publish, steps
 from .grid import GRID, grid_models
@@ -51,10 +52,10 @@ def run(chosen: argparse.Namespace) -> None:
     print(facts, flush=True)
     samples = _samples(chosen)
     _check(samples, chosen.runtime, chosen.threads)
-    print(f"\n{len(samples)} networks: losses and gradients are PyTorch's", flush=True)
+    print(f"\n{many(len(samples), 'network')}: losses and gradients are PyTorch's", flush=True)
     if chosen.parity:
         return
-    print(f"training step, {chosen.threads} threads\n\n{HEAD}", flush=True)
+    print(f"training step, {many(chosen.threads, 'thread')}\n\n{HEAD}", flush=True)
     results = []
     for result in _results(samples, chosen):
         results.append(result)

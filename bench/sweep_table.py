@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..frontend.command_line import many
 from .grid import GRID
 from .results import Result
 from .steps import COMPILED, TUNED, doubts
@@ -43,7 +44,7 @@ def summary(results: Sequence[Result]) -> list[str]:
     lines += [f"worst: {max(ratios):.3f}, slower than PyTorch: {sum(r > 1 for r in ratios)}"]
     if compiled:
         several = f"{np.median(compiled):.3f}, worst {max(compiled):.3f}"
-        lines += [f"beside torch-compile, {len(compiled)} networks: median {several}"]
+        lines += [f"beside torch-compile, {many(len(compiled), 'network')}: median {several}"]
     for side in sides(results):
         medians = (f"{value}: {np.median(seen):.3f}" for value, seen in by_side(side, results))
         lines.append(f"median by {side:<9} {'   '.join(medians)}")

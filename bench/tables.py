@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ..frontend.command_line import many
 from .peers import TORCH
 from .results import Contender, Result, median_interval
 from .same import STEPS, check_losses, reference
@@ -16,7 +17,8 @@ UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 def table(result: Result) -> str:
     """All of a result, as `gemmc bench` prints it."""
     what = "a training step" if result.mode == "train" else "a call, inference"
-    ways = f"batch {result.batch}, {result.threads} threads, {len(result.ours.seconds)} rounds"
+    rounds = many(len(result.ours.seconds), "round")
+    ways = f"batch {result.batch}, {many(result.threads, 'thread')}, {rounds}"
     seconds = {c.name: np.array(c.seconds) for c in result.contenders}
     torches = [seconds[name] for name in TORCH if name in seconds]
     if len(torches) > 1:  # in each round the fastest
@@ -87,9 +89,9 @@ def _notes(result: Result) -> list[str]:
     if result.epochs:
         runs = len(result.ours.whole_seconds)
         times = "" if runs == 1 else f"; medians and means over {runs} seeds"
+        epochs = many(result.epochs, "epoch")
         notes.append(
-            f"whole: from process start through {result.epochs} epochs with validation; then its "
-            f"test{times}"
+            f"whole: from process start through {epochs} with validation; then its test{times}"
         )
     if len(result.contenders) > 1 and result.ours.first_losses:
         losses = {c.name: c.first_losses for c in result.contenders if c.first_losses}

@@ -23,6 +23,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(REFUSED, f"{self.prog}: {message}: see {self.prog} --help\n")
 
 
+def many(count: int, word: str) -> str:
+    """A number and what it counts: "1 thread", "2,000 threads"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def check_file(option: str, file: str | PathLike | None) -> None:
     """CompileError if the file that an option names, if it does, could not be written later."""
     if file is None:

@@ -13,6 +13,7 @@ from ..ir.environment import cache_folder, data_folder
 from ..runtime.cores import cores as cores
 from ..runtime.library import Provider, provider, scipy_provider
 from . import machine
+from .command_line import many
 from .datasets import DEBIAN_FOLDER
 
 PACKAGES = (
@@ -67,7 +68,7 @@ def findings(library: Provider, environment: dict[str, str], flags: set[str]) ->
     count = library.threads.count() if library.threads else 0
     if limits and count > cores():
         yield (
-            f"BLAS runs {count} threads on {cores()} cores and will wait for itself: "
+            f"BLAS runs {count} threads on {many(cores(), 'core')} and will wait for itself: "
             f"set {limits[0]}={cores()}"
         )
 
@@ -120,7 +121,7 @@ def _data_folders() -> list[Path]:
 
 def _facts(own: Provider, native: Provider) -> Iterator[tuple[str, str]]:
     system = f"{platform.system()} {platform.machine()}"
-    yield "python", f"{platform.python_version()} on {system}, {cores()} cores"
+    yield "python", f"{platform.python_version()} on {system}, {many(cores(), 'core')}"
     yield "blas", _described(own)
     if native != own:
         yield "native blas", f"{_described(native)}, {native.path}"
@@ -132,7 +133,7 @@ def _facts(own: Provider, native: Provider) -> Iterator[tuple[str, str]]:
 
 def _described(library: Provider) -> str:
     kernels = f", {library.kernels} kernels" if library.kernels else ""
-    threads = f", {library.threads.count()} threads" if library.threads else ""
+    threads = f", {many(library.threads.count(), 'thread')}" if library.threads else ""
     return f"{library.name} {library.version}".rstrip() + kernels + threads
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..ir import DataError, Graph, Node
 from ..ir.graph import result_types
 from .bands import PARTS, Group, band_order, groups_of
+from .command_line import many
 from .figures_style import (
     FAINT,
     INK,
@@ -88,7 +89,8 @@ def plot_graph(graph: Graph, ax: Axes | None = None) -> Axes:
     for node in graph.nodes:
         for x in dict.fromkeys(node.inputs):
             _arrow(ax, route(at[x], at[node]), cells[x], cells[node])
-    title = f"Graph of `{graph.name}`: {len(graph.inputs)} inputs, {len(graph.nodes)} nodes"
+    counts = f"{many(len(graph.inputs), 'input')}, {many(len(graph.nodes), 'node')}"
+    title = f"Graph of `{graph.name}`: {counts}"
     ax.set_title(title, fontsize=TITLE, loc="left")
     undress(ax)
     ax.set_xlim(0, width)

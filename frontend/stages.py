@@ -18,7 +18,7 @@ from ..passes.pipeline import STAGES, after_pass, make_plan, run_pass
 from ..passes.program_text import parse_program, print_program
 from ..passes.report import plan_text
 from .arguments import integer
-from .command_line import writing
+from .command_line import many, writing
 from .runtimes import ALL_STAGES, GENERATED, RUNTIMES, Compiled, choose, kernels_of
 from .trace import PROGRAMS
 
@@ -124,8 +124,9 @@ def verified(file: str) -> str:
     lines = []
     for name, graph in {program.graph.name: program.graph, **updates}.items():
         verify(graph)
-        counts = f"{len(graph.inputs)} inputs, {len(graph.nodes)} nodes"
-        lines.append(f"{name}: valid, {counts}, {len(graph.outputs)} outputs")
+        parts = {"input": graph.inputs, "node": graph.nodes, "output": graph.outputs}
+        counts = ", ".join(many(len(part), what) for what, part in parts.items())
+        lines.append(f"{name}: valid, {counts}")
     return "\n".join(lines)
 
 

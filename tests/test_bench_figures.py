@@ -314,7 +314,7 @@ def test_a_page_that_cannot_be_made_is_refused_in_a_line(
     file = tmp_path / "made.json"
     Report("gemmc bench", "today", reports()[0].machine).save(file)
     assert bench(["report", str(file), "--out", str(file)]) == 2
-    assert f"{file}: cannot be written to" in capsys.readouterr().err
+    assert f"--out: {file}: " in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_line_that_brings_it_is_said(

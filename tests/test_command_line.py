@@ -9,7 +9,7 @@ import pytest
 import gemmc
 from gemmc.__main__ import main
 from gemmc.bench.__main__ import main as bench
-from gemmc.frontend.command_line import check_file, check_folder
+from gemmc.frontend.command_line import check_file, check_folder, many
 from gemmc.frontend.experiments import EXPERIMENTS, spiral_model
 from gemmc.ir import parse
 
@@ -212,6 +212,20 @@ def test_a_folder_may_have_a_colon_in_its_name(folder, capsys):
     (folder / "model.py").rename(place / "model.py")
     assert main(["dump", f"{place / 'model.py'}:model", "--input-shape", "3"]) == 0
     assert "// stage trace\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("loss", "instead"), [("", "predict"), (", MSELoss()", "evaluate")])
+def test_dump_of_a_model_without_a_step_says_what_it_has(loss, instead, tmp_path, capsys):
+    file = tmp_path / "m.py"
+    file.write_text(f"from gemmc import *\nmodel = Sequential([Linear(3, 2)]{loss})\n")
+    words = ["dump", f"{file}:model", "--input-shape", "3"]
+    assert main(words) == 2
+    assert f"use --program {instead}" in capsys.readouterr().err
+    assert main([*words, "--program", instead]) == 0
+
+
+def test_numbers_go_with_what_they_count():
+    assert [many(n, "thread") for n in (0, 1, 2000)] == ["0 threads", "1 thread", "2,000 threads"]
 
 
 def test_doctor_names_the_blas_library_and_versions(capsys):

@@ -324,10 +324,11 @@ def test_what_nobody_can_time_has_a_page(runtime: str, trained: bool, tmp_path: 
     if not trained:  # one of them is enough for the browser
         script = """
           seen.pass = text("#pass"); seen.title = text("#details .title");
+          seen.work = text("#details").includes("50 FLOP a row, forward");
           for (const key of "12345") press(key);
         """
         seen = visit(page(data), tmp_path, script, "#stage=none&node=999&view=x")
-        assert seen == {"pass": "trace", "title": "The model"}
+        assert seen == {"pass": "trace", "title": "The model", "work": True}
 
 
 def test_the_blas_runtime_has_times_but_no_loops() -> None:

@@ -185,8 +185,8 @@ def test_verify_tells_what_is_valid_and_names_the_line_that_is_not(
     file.write_text(TEXT + CONTEXT)
     assert main(["verify", str(file)]) == 0
     assert capsys.readouterr().out == (
-        "little: valid, 2 inputs, 3 nodes, 1 outputs\n"
-        "update of w: valid, 2 inputs, 1 nodes, 1 outputs\n"
+        "little: valid, 2 inputs, 3 nodes, 1 output\n"
+        "update of w: valid, 2 inputs, 1 node, 1 output\n"
     )
     file.write_text(TEXT.replace("f32[N,3] = relu", "f32[N,4] = relu"))
     assert main(["verify", str(file)]) == 2

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ...runtime.profile import Profile
+from ..command_line import many
 from ..executable import Executable
 from ..profiling import example_batch
 from ..summary import layer_rows, written
@@ -67,8 +68,8 @@ def _facts(executable: Executable) -> dict[str, str]:
     return {
         "program": executable.compiled().plan.graph.name,
         "gemmc": version("gemmc"),
-        "runtime": f"{runtime}, {threads.count} workers" if threads else runtime,
-        "batch": f"{executable.batch_size} rows",
+        "runtime": f"{runtime}, {many(threads.count, 'worker')}" if threads else runtime,
+        "batch": many(executable.batch_size, "row"),
         "input": str(list(executable.input_shape)),
     }
 

@@ -14,9 +14,9 @@ export function bytes(n) {
   return `${i ? short(n) : n} ${units[i]}`;
 }
 
-// A big number with a prefix: 2.44 M.
+// A big number with the prefix of the unit that follows: "2.44 M", "24 ".
 export function count(n) {
-  const units = ["", " k", " M", " G", " T"];
+  const units = [" ", " k", " M", " G", " T"];
   let i = 0;
   for (; n >= 1000 && i < units.length - 1; i++) n /= 1000;
   return `${i ? short(n) : n}${units[i]}`;
