@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from ...ir import Builder, Node, TensorType
 from . import sweep
@@ -196,35 +197,58 @@ def widened(k: Function, x: Value, lanes: int) -> Value:
 
 def turned(k: Function, lines: Sequence[Value]) -> list[Value]:
     """A square of vectors, transposed: log2 rounds of interleaving halves."""
-    lines, n = list(lines), len(lines)
-    half = n // 2
+    half, found = len(lines) // 2, dict(enumerate(lines))
     while half:
-        following = list(lines)
-        for i in range(n):
-            if i & half:
-                continue
-            low = [j if not j & half else n + (j ^ half) for j in range(n)]
-            high = [j | half if not j & half else n + j for j in range(n)]
+        found, half = interleaved(k, found, len(lines), half), half // 2
+    return list(found.values())
+
+
+def interleaved(k: Function, lines: Mapping[int, Value], n: int, half: int) -> dict[int, Value]:
+    """One round: lines whose numbers differ in the bit `half` trade the lanes that differ in it."""
+    following = dict(lines)
+    low = [j if not j & half else n + (j ^ half) for j in range(n)]
+    high = [j | half if not j & half else n + j for j in range(n)]
+    for i in lines:
+        if not i & half:
             following[i] = k.shuffle(lines[i], lines[i | half], low)
             following[i | half] = k.shuffle(lines[i], lines[i | half], high)
-        lines, half = following, half // 2
-    return lines
+    return following
 
 
 def turn(k: Function, x: Array, x_step: int, y: Array, y_step: int) -> None:
     """Transposes a square of vectors of f32 from x to y, whose lines lie so many elements apart."""
     lanes = host().lanes
-
-    def body(callee: Function) -> None:
-        source, target = (Array(callee, callee.parameters[n], "float") for n in ("x", "y"))
-        steps = [callee.parameters[n] for n in ("x_step", "y_step")]
-        lines = [source.load(steps[0] * i, lanes) for i in range(lanes)]
-        for i, line in enumerate(turned(callee, lines)):
-            target.store(line, steps[1] * i)
-
     parameters = (("x", "ptr"), ("x_step", "i64"), ("y", "ptr"), ("y_step", "i64"))
-    k.procedure(f"turn.{lanes}", parameters, body)
+    k.procedure(f"turn.{lanes}", parameters, _turn)
     k.call(f"@turn.{lanes}", x.pointer(), k.integer(x_step), y.pointer(), k.integer(y_step))
+
+
+def _turn(k: Function) -> None:
+    """The rounds of `turned` two by two, by way of memory: LLVM takes long over many shuffles."""
+    lanes, p = host().lanes, k.parameters
+    source, source_step = Array(k, p["x"], "float"), p["x_step"]
+    halves = [n for n in (8, 4, 2, 1) if n < lanes]
+    if len(halves) > 2:
+        kept = k.stack("float", lanes * lanes)
+        _rounds(k, source, source_step, kept, lanes, halves[:-2])
+        source, source_step = kept, k.constant(lanes, "i64")
+    _rounds(k, source, source_step, Array(k, p["y"], "float"), p["y_step"], halves[-2:])
+
+
+def _rounds(
+    k: Function, x: Array, x_step: Value, y: Array, y_step: Int, halves: Sequence[int]
+) -> None:
+    """Some rounds, each time for the lines that trade lanes with one another in them."""
+    lanes = host().lanes
+    together = [i for i in range(lanes) if not i & ~sum(halves)]
+    stop, step = (lanes, 2 * halves[0]) if halves[-1] == 1 else (halves[-1], 1)
+    with k.range(0, stop, step) as begin:
+        first, to = x.at(x_step * begin), y.at(y_step * begin)
+        lines = {i: first.load(x_step * i, lanes) for i in together}
+        for half in halves:
+            lines = interleaved(k, lines, lanes, half)
+        for i, line in lines.items():
+            to.store(line, y_step * i)
 
 
 def emit_reverse(site: Site) -> Work:
@@ -296,12 +320,20 @@ def emit_pad(site: Site) -> Work:
     (x,), (y,), node, k = site.operands, site.results, site.node, site.k
     x_strides, y_strides = strides(node.inputs[0].shape), strides(node.shape)
     start = sum(n * s for n, s in zip(node.attrs["low"], y_strides, strict=True))
+    what = [node.inputs[0].type, node.type, node.attrs["low"], node.attrs["value"]]
+    name = "pad." + re.sub(r"[^\w.-]+", "_", "_".join(map(str, what)))
+
+    def body(callee: Function) -> None:
+        source, target = (Array(callee, callee.parameters[n], x.scalar) for n in "xy")
+        rows = callee.parameters["rows"]
+        borders(callee, node, target, rows)
+        inner = concrete(node.inputs[0].shape, rows)
+        strided(callee, source, target.at(start), inner, x_strides, y_strides)
 
     def run(row: Int, rows: Int) -> None:
-        target = y.at(row * y_strides[0])
-        borders(k, node, target, rows)
-        inner = concrete(node.inputs[0].shape, rows)
-        strided(k, x.at(row * x_strides[0]), target.at(start), inner, x_strides, y_strides)
+        k.procedure(name, (("x", "ptr"), ("y", "ptr"), ("rows", "i64")), body)
+        pointers = x.at(row * x_strides[0]).pointer(), y.at(row * y_strides[0]).pointer()
+        k.call(f"@{name}", *pointers, k.integer(rows))
 
     if isinstance(node.shape[0], int):
         return alone(lambda: run(0, 1))
