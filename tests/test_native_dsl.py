@@ -13,7 +13,7 @@ import pytest
 from native_running import Code, run
 
 from gemmc.runtime.native.dsl import Array, Function, Value, literal
-from gemmc.runtime.native.movers import turned
+from gemmc.runtime.native.turning import turned
 
 BOUNDS = (-3, 0, 1, 2, 5, 16, 17)
 STEPS = (1, 2, 4, 7)

@@ -6,10 +6,10 @@ from ...ir import Node
 from .contract import Lanes, Loop, contract, over_columns, over_rows
 from .dsl import Array, Value
 from .jit import host
-from .movers import turn
 from .products import Product, scratch, times_rows
 from .site import Int, Work
 from .sweep import lanes_of
+from .turning import turn
 
 DOTS = 4  # rows of either operand of a block of dot products: 16 sums, enough to hide their latency
 HALF = 8  # rows of b whose sums with two vectors of a's rows fit into registers
