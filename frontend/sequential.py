@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -229,11 +228,13 @@ def _checked_path(path: str | PathLike) -> Path:
 
 def _mode(path: Path) -> int:
     """The permissions of a file, or of a new one there: safetensors makes its own, for us alone."""
-    if path.exists():
-        return S_IMODE(path.stat().st_mode)
-    umask = os.umask(0o077)  # which can only be read by setting it
-    os.umask(umask)
-    return 0o666 & ~umask
+    new = not path.exists()
+    if new:
+        path.touch()
+    mode = S_IMODE(path.stat().st_mode)
+    if new:
+        path.unlink()
+    return mode
 
 
 def _checked_layers(layers: Sequence[Module]) -> tuple[Module, ...]:

@@ -74,13 +74,12 @@ class State:
         form = self.forms.get(name)
         np.copyto(self.stored[name], pack_array(array, form) if form else array)
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """What is copied and pickled: the buffer once, not each array in it."""
-        return self.shapes, self.forms, self._buffer
+        return _remade, (self.shapes, self.forms, self._buffer)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        shapes, forms, buffer = state
-        self.__init__(shapes, forms)  # type: ignore[misc]
+    def copy_from(self, buffer: np.ndarray) -> None:
+        """Takes over the buffer of a state with the same shapes and forms."""
         self._buffer[:] = buffer
 
     @contextmanager
@@ -115,3 +114,9 @@ class State:
                 )
             found[name] = array.astype(np.float32)
         return found
+
+
+def _remade(shapes: Any, forms: Any, buffer: np.ndarray) -> State:
+    made = State(shapes, forms)
+    made.copy_from(buffer)
+    return made

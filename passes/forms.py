@@ -70,9 +70,7 @@ def forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
     if generated:
         found += ["winograd"] if _fits_winograd(stride, kernel, plane) else []
         tiles = rows * ((plane[0] - 2) // 4) * ((plane[1] - 2) // 4)
-        costly = (
-            min(c, o) < target.lanes or tiles < FEW_TILES
-        )  # transforms cost more than they save
+        costly = min(c, o) < target.lanes or tiles < FEW_TILES  # to transform, for what is saved
         found.insert(0 if found == ["winograd"] and costly else len(found), "direct")
     by_blas = choose_form(target, stride, kernel, plane, c, o)
     found += [by_blas, *(f for f in ("im2col", "shift") if f != by_blas)]

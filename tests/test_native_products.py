@@ -222,9 +222,12 @@ def test_borders_around_what_convolutions_make(target: Target, threads: int) -> 
         z = b.conv2d(y, s.input(4, o, 3, 3), padding=padding)
         s.output(f"{c} to {o} channels, pool {pool}, border {padding}", z)
         s.output("the same and what is bordered", z, *([y] if o == 5 else []))
+    y = b.conv2d(s.input(N, 3, 6, 7), s.input(9, 3, 2, 2))
+    for of_it in (b.relu(y), b.mul(y, y)):  # two borders of one step
+        s.output("two of one", b.conv2d(of_it, s.input(2, 9, 2, 2), padding=(1, 1)))
     fused = [n for n in steps(Program(s.graph(), 5, target=target)) if n.op == "fused"]
     inside = sum(n.op == "pad" for f in fused for n in f.attrs["body"].nodes)
-    assert inside == (2 if target.conv_form in (None, "direct") else 0)
+    assert inside == (4 if target.conv_form in (None, "direct") else 0)
     check(s.graph(), 5, (1, 4, 5), target, threads)
 
 

@@ -24,6 +24,7 @@ class Function(Arithmetic):
         self.signature = ", ".join(f"{t} %{n}" for n, t in parameters)
         self.parameters = {n: Value(self, f"%{n}", t) for n, t in parameters}
         self._block = "entry"
+        self._procedures: set[str] = set()
         self._entry: list[str] = []  # stack slots, at the top of the function
 
     @property
@@ -127,7 +128,10 @@ class Function(Arithmetic):
     def procedure(
         self, name: str, parameters: Sequence[tuple[str, str]], body: Callable[[Function], None]
     ) -> None:
-        """Declares a function of nothing returned, to be called; equal ones are made once."""
+        """Declares a function of nothing returned, to be called: made once for its name."""
+        if name in self._procedures:
+            return
+        self._procedures.add(name)
         callee = Function(name, parameters)
         body(callee)
         self.declared |= {*callee.declared, callee.llvm.replace("define", "define internal", 1)}

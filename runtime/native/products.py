@@ -77,19 +77,20 @@ class Product:
         self.body = Body(self.k, body, arrays, cut, late, made)
 
     def borders(self) -> Work | None:
-        """The border of the result that has one, as work of its own, shared out by images."""
+        """The borders of results that have one, as work of its own, shared out by images."""
+        work: Work | None = None
         for node, array in self.outputs:
             if node.op == "pad":
-                return self._border(node, array)
-        return None
+                work = self._border(node, array, work)
+        return work
 
-    def _border(self, pad: Node, array: Array) -> Work:
+    def _border(self, pad: Node, array: Array, also: Work | None) -> Work:
         step = math.prod(pad.shape[1:])
 
         def run(begin: Int, end: Int) -> None:
             borders(self.k, pad, array.at(begin * step), end - begin)
 
-        return Work(times_rows(pad.shape[:1], self.site.rows)[0], run)
+        return Work(times_rows(pad.shape[:1], self.site.rows)[0], run, also=also)
 
     def write(self, leading: Leading, column: Int, width: int, value: Value) -> None:
         """Finishes the elements (leading, column...) of a result `width` wide, and stores them."""

@@ -17,9 +17,8 @@ HALF = 8  # rows of b whose sums with two vectors of a's rows fit into registers
 
 def emit(product: Product) -> Work:
     """matmul with transpose_b, in either form."""
-    return (
-        Turned(product).work() if product.node.attrs["form"] == "turned" else Dots(product).work()
-    )
+    form = Turned if product.node.attrs["form"] == "turned" else Dots
+    return form(product).work()
 
 
 def panel_bytes(node: Node, rows: int) -> int:
