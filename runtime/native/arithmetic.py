@@ -186,6 +186,11 @@ class Arithmetic:
         text = f"call i64 @llvm.cttz.i64(i64 {x.ref}, i1 true)"
         return self._emit(text, "i64", 0, f"lowest bit of {show(x)}")
 
+    def pinned(self, x: Value) -> Value:
+        """x, an integer, in a register from here on: LLVM would compute it where it is used."""
+        text = f'call {x.type} asm sideeffect "", "=r,0"({x.type} {x.ref})'
+        return self._emit(text, x.scalar, 0, f"{show(x)} from here on")
+
     def lane_numbers(self, lanes: int, scalar: str = "i32", factor: int = 1) -> Value:
         """The vector 0, 1, 2, ... times `factor`."""
         inside = ", ".join(

@@ -69,6 +69,8 @@ def _product_scratch(node: Node, rows: int) -> int:
     match node.op:
         case "pooled_input_grad":
             return winners.input_grad_scratch(node)
+        case "pooled_weight_grad":
+            return winners.weight_grad_scratch(node)
         case "winograd_conv2d":
             return winograd.scratch_bytes(node)
         case "matmul":

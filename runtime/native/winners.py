@@ -1,27 +1,21 @@
 """Gradients that walk only the entries that won in a max-pool behind their convolution.
 
 Of each window one entry a channel has a gradient at most, so a channel of the convolution's result
-has as many terms as there are windows, wherever in their windows they lie: where comes from a table
-by the winner's number. The channels of the image lie in the lanes, the taps in registers.
+has as many terms as there are windows, wherever in their windows they lie: that is computed from
+the winner's number. The channels of the image lie in the lanes, the taps in registers.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-
 from ...ir import Node
-from .dsl import BITS, Array, Function, Value
+from .bits import HELD, each_bit, each_noted, joined, note_across, words
+from .dsl import Array, Function, Value
 from .jit import host
 from .movers import concrete, fill
 from .products import Product, scratch
 from .site import Int, Work
 from .sweep import lanes_of
 
-SIDE_BY_SIDE = 20  # sums up to which two channels go through the windows together
-BITS_HELD = BITS["i64"]  # channels whose bits one integer holds
-
-Turn = Callable[[Int, Int, list[Value]], list[Value]]
 Uses = dict[int, list[tuple[int, int]]]
 
 
@@ -40,17 +34,11 @@ class Windows:
         """How many there are in an image."""
         return self.ho * self.wo
 
-    def each(self, values: list[Value], turn: Turn) -> list[Value]:
-        """turn(at, corner, values) for each window: its number times channels, and where it is."""
-
-        def line(y: Int, values: list[Value]) -> list[Value]:
-            def window(x: Int, values: list[Value]) -> list[Value]:
-                at = y * (self.wo * self.o) + x * self.o
-                return turn(at, y * self.steps[0] + x * self.steps[1], values)
-
-            return self.k.fold(0, self.wo, values, window)
-
-        return self.k.fold(0, self.ho, values, line)
+    def corner(self, window: Value) -> Value:
+        """Where a window starts in the plane, by its number."""
+        down, across = self.steps
+        line = self.k.binary("udiv", window, self.k.constant(self.wo, "i64"))
+        return window * across + line * (down - self.wo * across)
 
     def place(self, entry: Value) -> Value:
         """Where an entry lies in the plane, from its window's corner; by arithmetic, as loads are
@@ -142,16 +130,22 @@ class WeightGrad:
         return sums
 
 
+def weight_grad_scratch(node: Node) -> int:
+    """Bytes of the notes of pooled_weight_grad on which windows have a gradient."""
+    _, ho, wo, o = node.inputs[1].shape
+    return 8 * words(ho * wo) * o if node.attrs["turned"] else 0
+
+
 class TurnedWeightGrad:
     """pooled_weight_grad turned: dw [O,kh,kw,C], the image's channels in the lanes.
 
-    The taps of one of the result's channels stay in registers, over all windows of an image; where
-    they are few, those of two channels, whose winners are then loaded as one number.
+    The taps of one of the result's channels stay in registers, over all windows of an image whose
+    gradient is not 0 (a ReLU shuts some): these are noted for all channels at first.
     """
 
     def __init__(self, product: Product) -> None:
         node, self.site = product.node, product.site
-        self.k = product.k
+        self.k, room = product.k, product.site.room
         self.x, self.g, self.winner = product.operands
         (self.dw,) = self.site.results
         self.o, self.kh, self.kw, self.c = node.shape
@@ -159,46 +153,37 @@ class TurnedWeightGrad:
         self.windows = Windows(self.k, node, node.inputs[1].shape, self.wide, self.c)
         self.images = concrete(node.inputs[1].shape, self.site.rows)[0]
         self.taps = [(a * self.wide + b) * self.c for a in range(self.kh) for b in range(self.kw)]
+        self.notes = Array(self.k, room.base, "i64", room.offset // 8)
 
     def run(self, begin: Int, end: Int) -> None:
         """All of dw, image by image."""
         if not self.site.accumulate:
             fill(self.k, self.dw, self.o * len(self.taps) * self.c, 0.0)
-        two = self.o % 2 == 0 and 2 * len(self.taps) <= SIDE_BY_SIDE
-        with (
-            self.k.range(0, self.images) as n,
-            self.k.range(0, self.o, 2 if two else 1) as channel,
-        ):
-            for start, lanes in lanes_of(self.c, host().lanes):
-                self._channels(n, channel, 2 if two else 1, start, lanes)
+        with self.k.range(0, self.images) as n:
+            g = self.g.at(n * (self.windows.count * self.o))
+            note_across(self.k, g, self.windows.count, self.o, self.notes)
+            with self.k.range(0, self.o) as channel:
+                for start, lanes in lanes_of(self.c, host().lanes):
+                    self._channel(n, channel, start, lanes)
 
-    def _channels(self, n: Int, channel: Int, count: int, start: int, lanes: int) -> None:
-        """An image's terms of dw[channel:channel+count, :, :, start:start+lanes]."""
-        k, many = self.k, len(self.taps)
-        first = n * (self.windows.count * self.o) + channel
+    def _channel(self, n: Int, channel: Int, start: int, lanes: int) -> None:
+        """An image's terms of dw[channel, :, :, start:start+lanes]."""
+        k, first = self.k, n * (self.windows.count * self.o) + channel
         image = self.x.at(n * (self.h * self.wide * self.c) + start)
 
-        def turn(at: Int, corner: Int, sums: list[Value]) -> list[Value]:
-            after: list[Value] = []
-            for i, entry in enumerate(self._winners(first + at, count)):
-                spread = k.splat(self.g.load(first + at + i), lanes)
-                place = self.windows.place(entry) + corner
-                for t, s in zip(self.taps, sums[i * many : (i + 1) * many], strict=True):
-                    after.append(k.fma(spread, image.load(place + t, lanes), s))
-            return after
+        def turn(window: Value, sums: list[Value]) -> list[Value]:
+            at = window * self.o + first
+            spread = k.splat(self.g.load(at), lanes)
+            entry = k.convert("zext", self.winner.load(at), "i64")
+            corner = self.windows.corner(window) + self.windows.place(entry)
+            pairs = zip(self.taps, sums, strict=True)
+            return [k.fma(spread, image.load(corner + tap, lanes), s) for tap, s in pairs]
 
-        zeros = [k.constant(0.0, "float", lanes)] * (count * many)
-        result = self.dw.at(channel * (many * self.c) + start)
-        for t, value in enumerate(self.windows.each(zeros, turn)):
+        zeros, notes = [k.constant(0.0, "float", lanes)] * len(self.taps), self.notes.at(channel)
+        sums = each_noted(k, notes, self.o, self.windows.count, zeros, turn)
+        result = self.dw.at(channel * (len(self.taps) * self.c) + start)
+        for t, value in enumerate(sums):
             result.store(result.load(t * self.c, lanes) + value, t * self.c)
-
-    def _winners(self, at: Int, count: int) -> list[Value]:
-        """The entries that won in `count` channels, 1 or 2, from `at` on."""
-        k = self.k
-        if count == 1:
-            return [k.convert("zext", self.winner.load(at), "i64")]
-        both = k.convert("zext", k.bits(self.winner.load(at, 2)), "i64")
-        return [both & 255, both >> 8] if sys.byteorder == "little" else [both >> 8, both & 255]
 
 
 def plane_size(node: Node) -> tuple[int, int]:
@@ -249,33 +234,54 @@ class InputGrad:
 
     def _image(self, n: Int) -> None:
         """Adds all windows of an image to the plane."""
-        (sh, sw), o = self.stride, self.o
-        with self.k.range(0, self.ho) as y, self.k.range(0, self.wo) as x:
-            at = n * (self.ho * self.wo * o) + y * (self.wo * o) + x * o
-            corner = y * (sh * self.width * self.c) + x * (sw * self.c)
+        with self.k.range(0, self.ho) as y:
             for start, lanes in lanes_of(self.c, host().lanes):
-                self._window(at, corner, start, lanes)
+                self._line(n, y, start, lanes)
 
-    def _window(self, at: Int, corner: Int, start: int, lanes: int) -> None:
-        """Adds the window at `at` of g to the plane from `corner` on, channels from `start` on."""
-        places = [
-            (i * self.width + j) * self.c + start
-            for i in range(self.tall)
-            for j in range(self.across)
-        ]
-        sums = [self.plane.load(corner + place, lanes) for place in places]
-        for number in range(self.ph * self.pw):
-            y, x = divmod(number, self.pw)
-            lines = [(y + i) * self.across + x for i in range(self.kh)]
-            around = [line + j for line in lines for j in range(self.kw)]
-            after = self._entry(at, number, [sums[s] for s in around], start, lanes)
-            for s, value in zip(around, after, strict=True):
-                sums[s] = value
-        for place, value in zip(places, sums, strict=True):
+    def _line(self, n: Int, y: Int, start: int, lanes: int) -> None:
+        """Adds a line of windows to the plane, channels from `start` on.
+
+        The columns that the next window reaches too stay in registers.
+        """
+        (sh, sw), o = self.stride, self.o
+        first = n * (self.ho * self.wo * o) + y * (self.wo * o)
+        line, shared = y * (sh * self.width * self.c) + start, max(0, self.across - sw)
+
+        def window(x: Int, carried: list[Value]) -> list[Value]:
+            corner = x * (sw * self.c) + line
+            fresh = [self.plane.load(corner + p, lanes) for p in self._places(shared, self.across)]
+            sums = self._window(x * o + first, [*carried, *fresh], start, lanes)
+            self._store(sums[: len(fresh)], corner)
+            return sums[len(fresh) :]
+
+        begun = [self.plane.load(line + p, lanes) for p in self._places(0, shared)]
+        self._store(self.k.fold(0, self.wo, begun, window), line + self.wo * sw * self.c)
+
+    def _places(self, first: int, last: int) -> list[int]:
+        """What columns of a window reach of the plane, from its corner on, column by column."""
+        columns = range(first, last)
+        return [(i * self.width + j) * self.c for j in columns for i in range(self.tall)]
+
+    def _store(self, sums: list[Value], corner: Int) -> None:
+        """Whole columns of sums to the plane."""
+        for place, value in zip(self._places(0, len(sums) // self.tall), sums, strict=True):
             self.plane.store(value, corner + place)
 
+    def _window(self, at: Int, sums: list[Value], start: int, lanes: int) -> list[Value]:
+        """The sums of the positions that a window reaches, column by column, with what it adds."""
+        for first, count in lanes_of(self.o, HELD):
+            g, winner = self.g.at(at + first), self.winner.at(at + first)
+            for number, bits in enumerate(won(self.k, g, winner, count, self.ph * self.pw)):
+                y, x = divmod(number, self.pw)
+                columns = [(x + j) * self.tall + y for j in range(self.kw)]
+                around = [column + i for i in range(self.kh) for column in columns]
+                after = self._entry(at, bits, first, [sums[s] for s in around], start, lanes)
+                for s, value in zip(around, after, strict=True):
+                    sums[s] = value
+        return sums
+
     def _entry(
-        self, at: Int, number: int, sums: list[Value], start: int, lanes: int
+        self, at: Int, bits: Value, first: int, sums: list[Value], start: int, lanes: int
     ) -> list[Value]:
         """The sums of the kh * kw positions around an entry, with what its channels add."""
         k, taps = self.k, self.kh * self.kw * self.c
@@ -285,10 +291,7 @@ class InputGrad:
             spread = k.splat(self.g.load(at + channel), lanes)
             return [k.fma(spread, w.load(t * self.c, lanes), s) for t, s in enumerate(sums)]
 
-        for first, count in lanes_of(self.o, BITS_HELD):
-            bits = won(k, self.g.at(at + first), self.winner.at(at + first), count, number)
-            sums = each_bit(k, bits, sums, turn, first)
-        return sums
+        return each_bit(k, bits, sums, turn, first)
 
     def _crop(self, n: Int) -> None:
         """The plane without its border, as the image's gradient."""
@@ -301,30 +304,12 @@ class InputGrad:
                 self.product.write(first, start, self.c, value)
 
 
-def won(k: Function, g: Array, winner: Array, count: int, entry: int) -> Value:
-    """Which of up to 64 channels won at an entry with a gradient not 0, as the bits of an i64."""
-    total = k.constant(0, "i64")
-    for start, n in lanes_of(count, host().lanes):
-        alive = k.compare("une", g.load(start, n), 0.0)
-        here = k.compare("eq", winner.load(start, n), k.constant(entry, "i8", n))
-        part = k.bits(alive & here)
-        wide = k.convert("zext", part, "i64") if n < BITS_HELD else part
-        total = total | (wide << start if start else wide)
-    return total
-
-
-def each_bit(
-    k: Function,
-    bits: Value,
-    values: list[Value],
-    turn: Callable[[Value, list[Value]], list[Value]],
-    first: int = 0,
-) -> list[Value]:
-    """turn(first + i, values) for each bit i that is set, from the lowest."""
-
-    def step(carried: list[Value]) -> list[Value]:
-        left, *rest = carried
-        others = left & k.binary("add", left, k.constant(-1, "i64"))
-        return [others, *turn(k.lowest_bit(left) + first, rest)]
-
-    return k.fold_while([bits, *values], lambda v: k.compare("ne", v[0], 0), step)[1:]
+def won(k: Function, g: Array, winner: Array, count: int, entries: int) -> list[Value]:
+    """Which of up to 64 channels won at each entry, with a gradient not 0: bits of an i64 each."""
+    found: list[list[tuple[int, Value]]] = [[] for _ in range(entries)]
+    for at, n in lanes_of(count, host().lanes):
+        alive, which = k.compare("une", g.load(at, n), 0.0), winner.load(at, n)
+        for entry, parts in enumerate(found):
+            parts.append((at, alive & k.compare("eq", which, k.constant(entry, "i8", n))))
+    # Where a loop ends is not foreseen: what the next one begins with should be there by then.
+    return [k.pinned(joined(k, parts)) for parts in found]
