@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ir import CompileError, DataError
+from ..passes.forms import SPARSE
 from ..passes.layout import Layout
 from . import layers as builtin_layers
 from . import losses as builtin_losses
 from . import optimizers as builtin_optimizers
 from .arguments import integer
 from .batches import row_shape
-from .layers import Conv2d, Flatten, Linear
+from .layers import Conv2d, Dropout, Flatten, Linear, ReLU
 from .losses import Loss
 from .module import Module, Parameter
 from .optimizers import Optimizer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from .executable import Executable
 
 FORMAT = "gemmc 1"  # of saved files
+LONG = 256  # features from which a Linear's lines are worth leaving out
 FIXED = ("layers", "loss_func", "optimizer", "seed")  # the state is laid out for them
 
 
@@ -284,7 +287,8 @@ def _stored_forms(
 ) -> dict[str, Layout]:
     """The physical form of each parameter that has one: what the compiler's layout pass will want.
 
-    A Linear behind a Flatten of images with c channels keeps its features channel-last.
+    A Linear behind a Flatten of images with c channels keeps its features channel-last; its rows
+    stand last, or first where most of its gradient is 0: products by that take lines of [out,in].
     """
     forms = {n: Layout(p.shape, p.perm) for n, p in parameters.items() if p.perm}
     channels, flat = 0, 0
@@ -294,16 +298,32 @@ def _stored_forms(
         elif isinstance(layer, Flatten):
             flat = channels
         elif isinstance(layer, Linear):
-            forms |= _channel_last(f"{i}.weight", layer, flat)
+            forms.pop(f"{i}.weight", None)
+            forms |= _linear_form(f"{i}.weight", layer, flat, _let_through(layers[i + 1 :]))
             channels = flat = 0
     return forms
 
 
-def _channel_last(name: str, layer: Linear, channels: int) -> dict[str, Layout]:
-    positions, rest = divmod(layer.in_features, max(channels, 1))
-    if channels < 2 or positions < 2 or rest:
-        return {}
-    return {name: Layout((layer.out_features, channels, positions), (2, 1, 0))}
+def _linear_form(name: str, layer: Linear, channels: int, share: float) -> dict[str, Layout]:
+    """How a Linear's weights are stored, of whose gradient about `share` is not 0.
+
+    It sees images of so many channels laid flat, or none.
+    """
+    outs, ins = layer.out_features, layer.in_features
+    images = channels > 1 and ins > channels and not ins % channels
+    factored = (outs, channels, ins // channels) if images else (outs, ins)
+    features = (2, 1) if images else (1,)
+    if ins < LONG or share > SPARSE:
+        return {name: Layout(factored, (*features, 0))}
+    return {name: Layout(factored, (0, *features))} if images else {}
+
+
+def _let_through(layers: Sequence[Module]) -> float:
+    """About which share of a layer's gradient the ReLU and Dropout behind it let through."""
+    share = 1.0
+    for layer in itertools.takewhile(lambda x: isinstance(x, (ReLU, Dropout)), layers):
+        share *= 1.0 - layer.p if isinstance(layer, Dropout) else 0.5
+    return share
 
 
 def _described(part: Module | Loss | Optimizer) -> dict[str, Any]:

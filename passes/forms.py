@@ -1,6 +1,8 @@
 """The forms in which a product can run, and which one it gets.
 
     matmul               loops      generated, b's rows side by side in lanes
+                         nonzero    generated, terms in which a is 0 left out: b not transposed,
+                                    and wide
                          dots       generated, dot products of rows: b transposed, and few rows of a
                          turned     generated, a's rows in lanes, results turned as they are
                                     stored: b transposed, and no more rows of a than terms
@@ -27,10 +29,12 @@ FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can 
 SPARE = 4  # registers that a kernel over winners needs besides its sums
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
 FEW_TILES = 16  # of a batch, below which Winograd's weights are transformed for too little
-MATMULS = ("loops", "dots", "turned", "blas")
+MATMULS = ("loops", "nonzero", "dots", "turned", "blas")
 CONVOLUTIONS = ("direct", "winograd", "winners", "im2col", "shift")
 FORMS = MATMULS + CONVOLUTIONS
-TURNED = 1 << 15  # elements of the left operand that each worker may turn for itself: 128 KB
+TURNED = 1 << 16  # elements of the left operand that each worker may turn for itself: 256 KB
+SPARSE = 0.3  # of a left operand's elements not 0, up to which the others are left out
+WIDE = 4  # vectors of a line of results, from which leaving out terms can be a gain
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 
@@ -101,14 +105,43 @@ def _rate(target: Target, inner: int) -> float:
 
 
 def _matmul_forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
+    a, b = node.inputs
     if not node.attrs["transpose_b"]:
-        return ("loops", "blas")
-    lines = node.inputs[0].tensor.size(rows) // node.inputs[0].shape[-1]
+        if node.shape[-1] < WIDE * target.lanes:
+            return ("loops", "blas")
+        sparse = density(a) <= SPARSE
+        return ("nonzero", "loops", "blas") if sparse else ("loops", "blas", "nonzero")
+    lines = a.tensor.size(rows) // a.shape[-1]
     if lines < FEW_ROWS:
         return ("dots", "loops", "turned", "blas")
-    terms = node.inputs[1].shape[1]
+    terms = b.shape[1]
     fits = lines % target.lanes == 0 and lines <= terms and lines * terms <= TURNED
     return ("turned", "loops", "dots", "blas") if fits else ("loops", "turned", "dots", "blas")
+
+
+def density(x: Node, depth: int = 6) -> float:
+    """About which share of a value's elements is not 0, by the last `depth` ops that made it.
+
+    A ReLU, and its gradient, let half of them through, and a dropout those that it does not drop.
+    """
+    if not depth:
+        return 1.0
+    match x.op, x.inputs:
+        case "relu", (y,):
+            return density(y, depth - 1) / 2
+        case "where", (_, y, z) if _is_zero(y) or _is_zero(z):
+            return density(z if _is_zero(y) else y, depth - 1) / 2
+        case "mul", (y, z):
+            return density(y, depth - 1) * density(z, depth - 1)
+        case "reshape" | "transpose", (y,):
+            return density(y, depth - 1)
+        case "dropout_mask", _:
+            return 1.0 - float(x.attrs["p"])
+    return 1.0
+
+
+def _is_zero(x: Node) -> bool:
+    return x.op == "full" and x.attrs["value"] == 0.0
 
 
 def _weight_grad_forms(target: Target, node: Node) -> tuple[str, ...]:

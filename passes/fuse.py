@@ -20,7 +20,7 @@ from .outline import outline
 from .target import Target
 
 # Forms of products that take pointwise work as their epilogue, and the ops that have them.
-GENERATED = ("loops", "dots", "turned", "direct", "winners", "winograd")
+GENERATED = ("loops", "nonzero", "dots", "turned", "direct", "winners", "winograd")
 ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
 IMAGES = ("conv2d", "winograd_conv2d")  # anchors that may also pool, and put a border around

@@ -14,7 +14,7 @@ from running import compile_program
 from gemmc.ir import Builder, Graph, Node, interpret
 from gemmc.ir.ops.conv import window_count
 from gemmc.ir.types import N
-from gemmc.passes.forms import FORMS
+from gemmc.passes.forms import FORMS, WIDE
 from gemmc.passes.pipeline import Program, run_passes
 from gemmc.passes.target import Target
 from gemmc.runtime.native import products
@@ -318,8 +318,10 @@ def test_a_long_epilogue_is_the_same_in_a_loop_as_written_out(
 def test_the_targets_above_reach_every_form_of_a_product() -> None:
     s, wrt = conv_relu_pool(17, POOLED + WINOGRADS)
     s.output("products", s.b.matmul(s.input(N, 5), s.input(4, 5), transpose_b=True))
+    half = s.b.relu(s.input(N, 5))
+    s.output("of zeros", s.b.matmul(half, s.input(5, WIDE * HOST.lanes)))
     seen: set[str] = set()
-    for target in (*TARGETS.values(), *PRODUCTS):
+    for target in (*TARGETS.values(), *PRODUCTS, replace(HOST, products="nonzero")):
         seen |= forms_in(run_passes(Program(s.graph(), 6, wrt, target=target))["order"])
     expected = {*FORMS, "shift_matmul", "shift_matmul_weight_grad"} - {"shift"}
     assert expected <= seen, f"only {sorted(seen)}"

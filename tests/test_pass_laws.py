@@ -262,14 +262,17 @@ def check_passes(program: Program) -> None:
 
 
 def check_weights(program: Program) -> None:
-    """No weights, and nothing of their update, are transposed; Linear layers are plain products."""
+    """No weights, and nothing of their update, are transposed; Linear layers are plain products.
+
+    Forward those of weights with their rows last, backward those of weights with their rows first.
+    """
     packed = run_passes(program)["pack"]
     assert [n for n in packed.nodes if n.op == "transpose" and not n.tensor.per_row] == []
     for n in packed.nodes:
         if n.op == "matmul":
-            backward = n.loc.endswith("'")
-            assert not n.attrs["transpose_b"] or backward, n
-            assert n.attrs["transpose_a"] or n.attrs["transpose_b"] or not backward, n
+            form, backward = program.storage[f"{int(n.loc.split('.')[0])}.weight"], n.loc[-1] == "'"
+            rows_last = form is not None and form.rows_last
+            assert n.attrs["transpose_a"] or n.attrs["transpose_b"] == (rows_last == backward), n
 
 
 def check_idempotence(program: Program) -> None:

@@ -11,6 +11,7 @@ from . import (
     calls,
     convolutions,
     movers,
+    nonzero,
     pools,
     products,
     reductions,
@@ -33,6 +34,8 @@ class Kernel:
 
 
 def _matmul(product: Product) -> Work:
+    if product.node.attrs["form"] == "nonzero":
+        return nonzero.Nonzero(product).work()
     by_rows = product.node.attrs["transpose_b"]
     return transposed.emit(product) if by_rows else products.emit_matmul(product)
 
@@ -73,6 +76,8 @@ def _product_scratch(node: Node, rows: int) -> int:
             return winners.weight_grad_scratch(node)
         case "winograd_conv2d":
             return winograd.scratch_bytes(node)
+        case "matmul" if node.attrs["form"] == "nonzero":
+            return nonzero.scratch_bytes(node, rows)
         case "matmul":
             which = transposed if node.attrs["transpose_b"] else products
             return which.panel_bytes(node, rows)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...ir import Builder, Graph, Node
-from ...passes.forms import PRODUCTS, forms, product_key
+from ...passes.forms import PRODUCTS, density, forms, product_key
 from ...passes.pipeline import Program, make_plan, run_passes
 from .kernels import NativeKernels
 from .runtime import NativeProgram
@@ -42,19 +42,21 @@ def _fastest(program: Program, node: Node, possible: tuple[str, ...], threads: i
 
 
 def _seconds(program: Program, node: Node, form: str, threads: int | None) -> float:
-    """The least time that the product takes in one form, on random operands."""
+    """The least time that the product takes in one form, on random operands, with zeros in them
+    where the program has some."""
     target = replace(
         program.target, choices={product_key(node): form}, products=None, conv_form=None
     )
-    alone = Program(_alone(node), program.rows, target=target)
+    graph, operands = _alone(node)
+    alone = Program(graph, program.rows, target=target)
     plan = make_plan(alone, run_passes(alone)["order"], NativeKernels(target.shards))
     native = NativeProgram(plan, {}, threads)
     rng = np.random.default_rng(0)
-    for array in native.bind(program.rows).inputs.values():
+    for name, array in native.bind(program.rows).inputs.items():
+        array[...] = 0
         if array.dtype == np.float32:
-            array[...] = rng.standard_normal(array.shape, np.float32)
-        else:
-            array[...] = 0
+            alive = rng.random(array.shape) < density(operands[name])
+            array[alive] = rng.standard_normal(np.count_nonzero(alive), np.float32)
     best, end, runs = float("inf"), time.perf_counter() + RUN_SECONDS, 0
     while time.perf_counter() < end or runs < 3:
         begin = time.perf_counter()
@@ -63,16 +65,21 @@ def _seconds(program: Program, node: Node, form: str, threads: int | None) -> fl
     return best
 
 
-def _alone(node: Node) -> Graph:
-    """A graph of the product alone; a gradient behind a max-pool keeps what spreads it."""
+def _alone(node: Node) -> tuple[Graph, dict[str, Node]]:
+    """A graph of the product alone, and what its inputs are in the program.
+
+    A gradient behind a max-pool keeps what spreads it.
+    """
     b = Builder()
     inputs: list[Node] = []
+    operands: dict[str, Node] = {}
 
     def operand(x: Node) -> Node:
         if x.op == "max_unpool2d":
             return b.clone(x, [operand(y) for y in x.inputs])
         inputs.append(b.input(f"x{len(inputs)}", x.tensor))
+        operands[inputs[-1].name] = x
         return inputs[-1]
 
     y = b.clone(node, [operand(x) for x in node.inputs])
-    return b.graph("tune", inputs, {"y": y})
+    return b.graph("tune", inputs, {"y": y}), operands
