@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .contract import (
+    IN_FLIGHT,
     Lanes,
     Loop,
     Part,
@@ -89,8 +90,11 @@ class Convolution:
         self.ph, self.pw = window
         self.hp, self.wp = self.ho // self.ph, self.wo // self.pw
         vectors = -(-self.o // host().lanes)
-        (self.lines, self.count), v = _windows(self.hp, self.wp, self.ph * self.pw, vectors)
-        self.columns = v * host().lanes
+        unit, terms = self.ph * self.pw, self.kh * self.kw * self.c
+        (self.lines, self.count), v = _windows(self.hp, self.wp, unit, vectors)
+        self.columns, self.held = v * host().lanes, terms * v if terms * v <= HELD else 0
+        if self.held:
+            self.lines, self.count = 1, _beside(self.held, self.wp, unit * v)
 
     def run(self, begin: Int, end: Int) -> None:
         """Images from begin to end."""
@@ -139,7 +143,7 @@ class Convolution:
         y, q = self.ph * self.sh * self.wide * self.c, self.pw * self.sw * self.c
         x = self.x.at(at.n * (self.h * self.wide * self.c) + at.y * y + at.q * q)
         w = self.w.at(at.channel)
-        if self.kh * self.kw * self.c * len(at.lanes) <= HELD:
+        if self.held:
             sums = stencil(self.k, x, w, self._taps(), self.o, offsets, at.lanes)
         else:
             sums = self._sums(x, w, at, spots, offsets)
@@ -209,6 +213,16 @@ def _windows(lines: int, across: int, unit: int, vectors: int) -> tuple[tuple[in
         every, v = blocking(lines * across, vectors, spans, unit)
         return (max(1, min(lines, every // across)), across), v
     return (1, count), v
+
+
+def _beside(held: int, across: int, unit: int) -> int:
+    """How many of `across` windows a block has beside weights that stay in registers.
+
+    As few as hide the latency of `unit` sums each and leave none over: each takes code.
+    """
+    fitting = [n for n in range(1, across + 1) if n * unit + held < host().registers]
+    even = [n for n in fitting if across % n == 0 and n * unit >= IN_FLIGHT]
+    return min(even) if even else max(fitting, default=1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from .dsl import Array, Function, Value
 from .jit import host
-from .site import Int
+
+FOUR = 4  # lanes that a vector has at least, and lines that are turned inside of vectors
 
 
 def widened(k: Function, x: Value, lanes: int) -> Value:
@@ -43,28 +44,26 @@ def turn(k: Function, x: Array, x_step: int, y: Array, y_step: int) -> None:
 
 
 def _turn(k: Function) -> None:
-    """The rounds of `turned` two by two, by way of memory: LLVM takes long over many shuffles."""
+    """Four lines of the result at a time, put together from quarters of a vector or so: those of
+    four lines of x come into one vector as they are loaded, and what is left is done inside them.
+    """
     lanes, p = host().lanes, k.parameters
-    source, source_step = Array(k, p["x"], "float"), p["x_step"]
-    halves = [n for n in (8, 4, 2, 1) if n < lanes]
-    if len(halves) > 2:
-        kept = k.stack("float", lanes * lanes)
-        _rounds(k, source, source_step, kept, lanes, halves[:-2])
-        source, source_step = kept, k.constant(lanes, "i64")
-    _rounds(k, source, source_step, Array(k, p["y"], "float"), p["y_step"], halves[-2:])
-
-
-def _rounds(
-    k: Function, x: Array, x_step: Value, y: Array, y_step: Int, halves: Sequence[int]
-) -> None:
-    """Some rounds, each time for the lines that trade lanes with one another in them."""
-    lanes = host().lanes
-    together = [i for i in range(lanes) if not i & ~sum(halves)]
-    stop, step = (lanes, 2 * halves[0]) if halves[-1] == 1 else (halves[-1], 1)
-    with k.range(0, stop, step) as begin:
-        first, to = x.at(x_step * begin), y.at(y_step * begin)
-        lines = {i: first.load(x_step * i, lanes) for i in together}
-        for half in halves:
+    x, y = Array(k, p["x"], "float"), Array(k, p["y"], "float")
+    with k.range(0, lanes, FOUR) as column:
+        lines = {}
+        for i in range(FOUR):
+            starts = [x.at(p["x_step"] * line) for line in range(i, lanes, FOUR)]
+            lines[i] = _joined(k, [start.load(column, FOUR) for start in starts])
+        for half in (2, 1):
             lines = interleaved(k, lines, lanes, half)
+        to = y.at(p["y_step"] * column)
         for i, line in lines.items():
-            to.store(line, y_step * i)
+            to.store(line, p["y_step"] * i)
+
+
+def _joined(k: Function, parts: list[Value]) -> Value:
+    """Vectors of the same length, a power of two of them, side by side in one."""
+    while len(parts) > 1:
+        both = range(2 * parts[0].lanes)
+        parts = [k.shuffle(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
