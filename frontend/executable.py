@@ -164,8 +164,7 @@ class Executable:
         runner = self._program("predict").runner
         if 0 < len(given) <= self.batch_size and given.array.nbytes <= COPIED:
             return self._output(runner, given, 0, len(given)).copy()
-        t = self.output_type
-        made = np.empty(t.concrete(len(given)), t.numpy)
+        made = np.empty(self.output_type.concrete(len(given)), self.output_type.numpy)
         if self.runtime == "native" and runner.takes(given.array):
             for start in range(0, len(given), runner.call_rows):
                 rows = slice(start, start + runner.call_rows)
@@ -197,6 +196,7 @@ class Executable:
         x.gather(order, slots["x"])
         y.gather(order, slots["y"])
         self._put_scalars(slots)
+        self.model.state.version += 1
         outputs = runner.run(rows)
         self.model.state.step += 1
         return float(outputs["loss"]), float(outputs.get("correct", np.nan))
@@ -209,6 +209,7 @@ class Executable:
         """
         compiled = self._program("step")
         if self.runtime == "native" and compiled.runner.takes(x.array, y.array):
+            self.model.state.version += 1
             sums = compiled.runner.epoch(x.array, y.array, order, *self._scalars())
             self.model.state.step += -(-len(order) // self.batch_size)
             return sums
@@ -366,8 +367,7 @@ class Executable:
                 slots[name][...] = value
 
     def _chunks(self, rows: int) -> list[tuple[int, int]]:
-        size = self.batch_size
-        return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+        return [(i, min(i + self.batch_size, rows)) for i in range(0, rows, self.batch_size)]
 
     def _program(self, name: str, training: bool | None = None) -> Compiled:
         if name not in PROGRAMS:

@@ -117,7 +117,7 @@ class NativeRuntime(Runtime):
         program = replace(program, target=self.target)
         stages, plan, seconds = _planned(program)
         with timed("loops", seconds):
-            runner = self._made()(plan, state.stored, threads)
+            runner = self._made()(plan, state.stored, threads, lambda: state.version)
         return Compiled(program, stages, plan, runner, seconds)
 
     def _made(self) -> Any:

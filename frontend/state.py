@@ -33,6 +33,7 @@ class State:
         self._buffer.fill(0)
         self.counters = self._buffer[: 8 * len(COUNTERS)].view(np.int64)
         self.stored: dict[str, np.ndarray] = {}
+        self.version = 0  # goes up when something is written: after that, and before a step too
         at = ALIGN
         for (name, shape), room in zip(self.shapes.items(), rooms, strict=True):
             form = self.forms.get(name)
@@ -53,6 +54,7 @@ class State:
     @step.setter
     def step(self, value: int) -> None:
         self.counters[0] = value
+        self.version += 1
 
     @property
     def epoch(self) -> int:
@@ -73,6 +75,7 @@ class State:
         """Replaces an array, given in its logical shape."""
         form = self.forms.get(name)
         np.copyto(self.stored[name], pack_array(array, form) if form else array)
+        self.version += 1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is copied and pickled: the buffer once, not each array in it."""
@@ -81,6 +84,7 @@ class State:
     def copy_from(self, buffer: np.ndarray) -> None:
         """Takes over the buffer of a state with the same shapes and forms."""
         self._buffer[:] = buffer
+        self.version += 1
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -89,7 +93,7 @@ class State:
         try:
             yield
         finally:
-            self._buffer[:] = before
+            self.copy_from(before)
 
     def checked(
         self, arrays: object, names: Sequence[str], source: str = "state_dict"

@@ -38,9 +38,9 @@ WIDE = 4  # vectors of a line of results, from which leaving out terms can be a 
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 
-def chosen_form(target: Target, node: Node, rows: int) -> str:
+def chosen_form(target: Target, node: Node, rows: int, once: bool = False) -> str:
     """The form of a product: as measured before, as the target says for all, or the favourite."""
-    possible = forms(target, node, rows)
+    possible = forms(target, node, rows, once)
     measured = target.choices.get(product_key(node))
     override = target.products if node.op == "matmul" else target.conv_form
     for form in (measured, override):
@@ -57,14 +57,17 @@ def product_key(node: Node) -> str:
     return " ".join([node.loc, node.op, *turned])
 
 
-def forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
-    """The forms that a product can have, the one estimated to be fastest first."""
+def forms(target: Target, node: Node, rows: int, once: bool = False) -> tuple[str, ...]:
+    """The forms that a product can have, the one estimated to be fastest first.
+
+    `once`: whether its right operand, and what is made of that, is the same for all batches.
+    """
     generated = target.generated
     if generated and node.dtype != "f32":  # beside generated loops only sgemm is called
         return ("loops",) if node.op == "matmul" else ("direct" if _flippable(node) else "im2col",)
     match node.op:
         case "matmul":
-            return _matmul_forms(target, node, rows) if generated else ("blas",)
+            return _matmul_forms(target, node, rows, once) if generated else ("blas",)
         case "conv2d_weight_grad":
             return _weight_grad_forms(target, node)
         case "conv2d_input_grad" if not _flippable(node):
@@ -74,7 +77,8 @@ def forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
     if generated:
         found += ["winograd"] if _fits_winograd(stride, kernel, plane) else []
         tiles = rows * ((plane[0] - 2) // 4) * ((plane[1] - 2) // 4)
-        costly = min(c, o) < target.lanes or tiles < FEW_TILES  # to transform, for what is saved
+        few = tiles < FEW_TILES and not once
+        costly = min(c, o) < target.lanes or few  # to transform, for what is saved
         found.insert(0 if found == ["winograd"] and costly else len(found), "direct")
     by_blas = choose_form(target, stride, kernel, plane, c, o)
     found += [by_blas, *(f for f in ("im2col", "shift") if f != by_blas)]
@@ -104,13 +108,15 @@ def _rate(target: Target, inner: int) -> float:
     return target.gemm_flops * inner / (inner + target.narrow)
 
 
-def _matmul_forms(target: Target, node: Node, rows: int) -> tuple[str, ...]:
+def _matmul_forms(target: Target, node: Node, rows: int, once: bool) -> tuple[str, ...]:
     a, b = node.inputs
     if not node.attrs["transpose_b"]:
         if node.shape[-1] < WIDE * target.lanes:
             return ("loops", "blas")
         sparse = density(a) <= SPARSE
         return ("nonzero", "loops", "blas") if sparse else ("loops", "blas", "nonzero")
+    if once:
+        return ("loops", "dots", "turned", "blas")
     lines = a.tensor.size(rows) // a.shape[-1]
     if lines < FEW_ROWS:
         return ("dots", "loops", "turned", "blas")

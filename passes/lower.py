@@ -17,12 +17,13 @@ All are the same sums in another order. Where loops can be generated, a convolut
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from ..ir import OPS, Builder, Graph, Node
 from ..ir.ops.reduce import spread
 from .forms import FEW_CHANNELS, chosen_form
+from .once import Once
 from .rewrite import Rule, rewrite
 from .simplify import reshapes
 from .target import Target
@@ -31,11 +32,15 @@ Pair = tuple[int, int]
 FormOf = Callable[[Node], str]
 
 
-def lower(graph: Graph, target: Target, rows: int = 32) -> Graph:
-    """The graph in terms of ops that the runtimes have kernels for, for batches of `rows` rows."""
+def lower(graph: Graph, target: Target, rows: int = 32, stored: Collection[str] = ()) -> Graph:
+    """The graph in terms of ops that the runtimes have kernels for, for batches of `rows` rows.
+
+    `stored` names the inputs that live in the model's buffer.
+    """
+    once = Once(graph, stored)
 
     def form_of(node: Node) -> str:
-        return chosen_form(target, node, rows)
+        return chosen_form(target, node, rows, once(node.inputs[1]))
 
     rules: dict[str, Sequence[Rule]] = {
         "conv2d": (partial(lower_conv2d, form_of),),

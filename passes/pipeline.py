@@ -82,7 +82,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cleanup", lambda g, p: simplify(g)),
     ("layout", lambda g, p: layout(g, p.forms)),
     ("pack", lambda g, p: pack(g, p.forms)),
-    ("lower", lambda g, p: lower(g, p.target, p.rows)),
+    ("lower", lambda g, p: lower(g, p.target, p.rows, p.storage)),
     ("fuse", lambda g, p: fuse(g, p.target)),
     ("tile", lambda g, p: tile(g, p.rows, p.target)),
     ("order", lambda g, p: order(g, p.rows)),

@@ -10,12 +10,13 @@ it. At last the buffers get offsets such that no two alive at the same time over
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..ir import Graph, Node, TensorType
 from ..ir.graph import result_types
 from .memory import Buffer, aligned, allocate, lower_bound
+from .once import Once
 from .order import VIEWS
 
 
@@ -50,13 +51,17 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One kernel call: `node` on `operands` into `results` at `time`, with a scratch buffer."""
+    """One kernel call: `node` on `operands` into `results` at `time`, with a scratch buffer.
+
+    One that is `once` depends on parameters alone: its results stay until these have changed.
+    """
 
     node: Node
     operands: tuple[Value, ...]
     results: tuple[Value, ...]
     scratch: Buffer | None
     time: int
+    once: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +145,7 @@ class _Walk:
     """The first stroke: steps, and a buffer of its own for each value, with its lifetime."""
 
     def __init__(self, graph: Graph, rows: int, stored: frozenset[str], kernels: Kernels) -> None:
-        self.kernels = kernels
+        self.kernels, self.once = kernels, Once(graph, stored)
         self.clock = 0  # inputs are there at 0; the first step is 1
         self.values: list[Value] = []
         where: dict[Node, tuple[Value, ...]] = {}
@@ -153,6 +158,16 @@ class _Walk:
         self.outputs = {name: where[n][0] for name, n in graph.outputs.items()}
         for value in self.outputs.values():
             value.buffer.used_at(self.clock)
+        for step in (part for part in self.parts if isinstance(part, Step) and part.once):
+            self._keep(step)
+
+    def _keep(self, step: Step) -> None:
+        """Lets what a step makes stay from batch to batch, and nothing of a batch be in its way."""
+        for value in step.results:
+            value.buffer.start = 0
+            value.buffer.used_at(self.clock)
+        if step.scratch is not None:
+            step.scratch.start = 0
 
     def _parts(
         self, graph: Graph, where: dict[Node, tuple[Value, ...]], rows: int
@@ -164,7 +179,8 @@ class _Walk:
                 yield self._loop(node, where, rows)
             else:
                 results = self._results(node, rows, tiled=False)
-                yield self._step(node, where, results, rows)
+                step = self._step(node, where, results, rows)
+                yield replace(step, once=self.once(node))
 
     def _loop(self, region: Node, where: dict[Node, tuple[Value, ...]], rows: int) -> Loop:
         """A region. What it reads or makes for the whole batch is alive all through it."""

@@ -93,6 +93,7 @@ def _step_text(step: Step) -> str:
     results = ", ".join(_place(v) for v in step.results)
     operands = ", ".join(_place(v) for v in step.operands)
     scratch = f"  scratch {step.scratch.nbytes:,}" if step.scratch else ""
+    scratch += "  once" if step.once else ""
     loc = f"  # {step.node.loc}" if step.node.loc else ""
     types = ", ".join(map(str, result_types(step.node)))
     return f"{step.time:>3}  {results} = {step.node.op} {operands}: {types}{scratch}{loc}"
@@ -105,7 +106,10 @@ def _place(value: Value) -> str:
 
 def _why(plan: Plan, buffer: Buffer) -> str:
     """Where a buffer was made, and the last step that reads it."""
+    makers = [s for s in plan.steps() if any(v.buffer is buffer for v in s.results)]
     made = "fed in" if buffer.start == 0 else f"made at {buffer.start}"
+    if makers and makers[0].once:
+        return f"made once at {makers[0].time}, to stay"
     last = [s for s in plan.steps() if s.time <= buffer.end][-1]
     if any(v.buffer is buffer for v in plan.outputs.values()):
         return f"{made}, an output"

@@ -5,14 +5,15 @@ Both get a context, a few words of 64 bits, and the number of the worker that ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ...passes.memory import aligned
 from ...passes.plan import Plan
 from .dsl import BITS, DTYPE_SCALARS, Array, Function, Value
 from .jit import host
 from .lanes import LANES
-from .module import Module, clock, meetings, share
+from .module import Call, Module, clock, meetings, share
 from .site import Int, Work
 from .stamps import BEGIN, GATHER, NOTHING, TALLY, WAIT
 from .sweep import lanes_of
@@ -50,12 +51,25 @@ def _run_batch(
     rows: Value,
     x: Value | None = None,
 ) -> None:
-    """Every step in order; workers meet before one that needs what another has to finish.
+    """Every step in order, but for those that `prepare` runs.
 
     x is where the inputs are, in the arena if it is not given.
     """
+    _run_calls(m, k, context, own, rows, x, [call for call in m.calls if not call.once])
+
+
+def _run_calls(
+    m: Module,
+    k: Function,
+    context: Mapping[str, Value],
+    own: Value,
+    rows: Value,
+    x: Value | None,
+    calls: Sequence[Call],
+) -> None:
+    """Calls in order; workers meet before one that needs what another has to finish."""
     x = x or _slot(m, k, context)
-    for call, meet in zip(m.calls, meetings(m.calls), strict=True):
+    for call, meet in zip(calls, meetings(calls), strict=True):
         if meet:
             _meet(m, k, context, own)
         shared = (context["arena"], context["state"], own, x, rows, k.parameters["worker"])
@@ -80,6 +94,20 @@ def _entry(m: Module, name: str, title: str) -> tuple[Function, dict[str, Value]
     k = Function(name, (("context", "ptr"), ("worker", "i64")), title)
     context = _context(k)
     return k, context, _own(m, k, context)
+
+
+def add_prepare(m: Module) -> None:
+    """prepare(context, worker): what depends on the model's arrays alone, and is not timed."""
+    calls = [call for call in m.calls if call.once]
+    if not calls:
+        return
+    k, context, own = _entry(m, "prepare", "what stays until the model's arrays change")
+    mode, quiet = k.stack("i32"), replace(m, timed=False)
+    k.call("@flush", mode.pointer())
+    _run_calls(quiet, k, context, own, k.integer(m.plan.rows), None, calls)
+    _meet(quiet, k, context, own)
+    k.call("@restore", mode.pointer())
+    m.functions.append(k)
 
 
 def add_run(m: Module, name: str = "run") -> None:

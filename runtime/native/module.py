@@ -26,12 +26,14 @@ class Call:
     """A function that a batch runs, what it touches, and the slot of what it does (stamps.py).
 
     `alone` says that only the first worker has work. `touches` is (read, written), None for all.
+    One that is `once` need not run again until the model's arrays have changed.
     """
 
     name: str
     alone: bool
     slot: int | None = None
     touches: tuple[Sequence[Buffer], Sequence[Buffer]] | None = None
+    once: bool = False
 
     def waits_for(self, earlier: Call) -> bool:
         """Whether what another worker does in `earlier` has to be done before."""

@@ -14,7 +14,7 @@ from ...passes.memory import Buffer, aligned
 from ...passes.plan import Loop, Plan, Step
 from ...passes.plan import Value as Place
 from .dsl import BITS, DTYPE_SCALARS, Array, Function
-from .entry import add_apply, add_epoch, add_run
+from .entry import add_apply, add_epoch, add_prepare, add_run
 from .jit import host
 from .kernels import KERNELS
 from .module import PARAMETERS, POINTERS, Call, Module, clock, in_buffer, partial_sum, place, share
@@ -36,6 +36,7 @@ def build(plan: Plan, offsets: Mapping[str, int], workers: int, timed: bool = Fa
         else:
             _add_step(m, part)
     _add_moves(m)
+    add_prepare(m)
     add_run(m)
     add_epoch(m)
     add_apply(m)
@@ -50,7 +51,7 @@ def _add_step(m: Module, step: Step) -> None:
     site = _site(m, k, step, 0, rows, m.plan.rows, rows, place, False, workers)
     serial = share(k, KERNELS[step.node.op].emit(site), m.workers, alone=small)
     m.functions.append(k)
-    m.calls.append(Call(k.name, serial, step.time, _touched([step])))
+    m.calls.append(Call(k.name, serial, step.time, _touched([step]), step.once))
 
 
 def _touched(steps: Sequence[Step]) -> tuple[list[Buffer], list[Buffer]]:

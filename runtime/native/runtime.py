@@ -27,7 +27,7 @@ from .target import step_seconds, suited_workers
 from .timing import profile
 from .workers import Workers
 
-ENTRIES = ("run", "epoch", "apply")
+ENTRIES = ("prepare", "run", "epoch", "apply")
 PLACES = {name: i for i, name in enumerate(WORDS)}  # in the context
 
 
@@ -43,13 +43,20 @@ class NativeProgram:
     """A plan, compiled; runnable on batches of 1 to `plan.rows` rows.
 
     `outer` has the model's arrays by name, in the form in which they are stored: they are updated
-    in place. `threads` workers share the work of each step; see `suited_workers`.
+    in place. `threads` workers share the work of each step; see `suited_workers`. `version` is
+    another number after each change of these arrays: what depends on them alone is made when it is,
+    or, without it, in each call.
     """
 
     def __init__(
-        self, plan: Plan, outer: Mapping[str, np.ndarray], threads: int | None = None
+        self,
+        plan: Plan,
+        outer: Mapping[str, np.ndarray],
+        threads: int | None = None,
+        version: Callable[[], int] | None = None,
     ) -> None:
-        self.plan, self.outer = plan, outer
+        self.plan, self.outer, self._version = plan, outer, version
+        self._prepares = any(step.once for step in plan.steps())
         self._build(threads or suited_workers(plan), timed=False)
 
     def _build(self, workers: int, timed: bool) -> None:
@@ -72,6 +79,7 @@ class NativeProgram:
         prepare(self._meet, BENCH)
         self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
+        self._prepared: int | None = None  # for which version of the model's arrays
         self._context = np.zeros(len(WORDS), np.int64)
         self._context_address = self._context.ctypes.data  # asked once: each answer is an object
         self._put(arena=self.arena.ctypes.data, state=self.base, meet=self._meet.ctypes.data)
@@ -169,7 +177,16 @@ class NativeProgram:
 
     def _call(self, name: str) -> None:
         with self._limit:
+            if self._prepares:
+                self._prepare()
             self.workers.run(self._functions[name], self._context_address)
+
+    def _prepare(self) -> None:
+        """Makes what depends on the model's arrays alone, if they have changed."""
+        version = self._version() if self._version is not None else None
+        if version is None or version != self._prepared:
+            self.workers.run(self._functions["prepare"], self._context_address)
+            self._prepared = version
 
     def _put(self, **words: int) -> None:
         for name, word in words.items():

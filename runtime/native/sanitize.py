@@ -69,8 +69,11 @@ class SanitizedNativeProgram(NativeProgram):
         m = super()._module(offsets, workers, timed)
         self._names = [f"run{i}" for i in range(len(m.calls))]
         for name, call in zip(self._names, m.calls, strict=True):
-            add_run(replace(m, calls=[call]), name)
+            add_run(replace(m, calls=[replace(call, once=False)]), name)
         return m
+
+    def _prepare(self) -> None:
+        """Nothing: each batch runs all steps."""
 
     def _build(self, workers: int, timed: bool) -> None:
         super()._build(workers, timed)

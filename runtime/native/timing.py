@@ -109,8 +109,8 @@ def _spent(plan: Plan, logs: Sequence[list[Log]], tick: float) -> dict[Step | st
 
     The first batch of a turn, which finds other things in the caches, is left out if it can be.
     """
-    steps = list(plan.steps())
-    last = steps[-1].time
+    steps = [step for step in plan.steps() if not step.once]
+    last = max(step.time for step in plan.steps())
     skip = int((logs[0][0].slots == BEGIN).sum() > 1)
     binned = [[log.by_batch(last) for log in workers] for workers in logs]
     ticks, counts = (  # [worker, batch, slot]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...ir import Builder, Graph, Node
 from ...passes.forms import PRODUCTS, density, forms, product_key
+from ...passes.once import Once
 from ...passes.pipeline import Program, make_plan, run_passes
 from .kernels import NativeKernels
 from .runtime import NativeProgram
@@ -25,34 +26,45 @@ def measure_forms(
     """The fastest form of each product that is not `known` yet, by its key."""
     found: dict[str, str] = {}
     end = time.perf_counter() + BUDGET
-    for node in run_passes(program)["pack"].nodes:
+    graph = run_passes(program)["pack"]
+    once = Once(graph, program.storage)
+    for node in graph.nodes:
         key = product_key(node)
         if node.op not in PRODUCTS or key in known or key in found:
             continue
-        possible = forms(program.target, node, program.rows)
+        kept = [x for x in node.inputs if once(x)]
+        possible = forms(program.target, node, program.rows, node.inputs[1] in kept)
         if len(possible) > 1 and time.perf_counter() < end:
-            found[key] = _fastest(program, node, possible, threads)
+            found[key] = _fastest(program, node, kept, possible, threads)
     return found
 
 
-def _fastest(program: Program, node: Node, possible: tuple[str, ...], threads: int | None) -> str:
-    seconds = {form: _seconds(program, node, form, threads) for form in possible}
+def _fastest(
+    program: Program, node: Node, kept: list[Node], possible: tuple[str, ...], threads: int | None
+) -> str:
+    seconds = {form: _seconds(program, node, kept, form, threads) for form in possible}
     best = min(possible, key=seconds.__getitem__)
     return best if seconds[best] < AHEAD * seconds[possible[0]] else possible[0]
 
 
-def _seconds(program: Program, node: Node, form: str, threads: int | None) -> float:
-    """The least time that the product takes in one form, on random operands, with zeros in them
-    where the program has some."""
+def _seconds(
+    program: Program, node: Node, kept: list[Node], form: str, threads: int | None
+) -> float:
+    """The least time that the product takes in one form, on random operands.
+
+    They have zeros where the program's have some. What `kept` has is the same for all batches.
+    """
     target = replace(
         program.target, choices={product_key(node): form}, products=None, conv_form=None
     )
     graph, operands = _alone(node)
-    alone = Program(graph, program.rows, target=target)
+    stored = {k: x.tensor.concrete(program.rows) for k, x in operands.items() if x in kept}
+    alone = Program(graph, program.rows, target=target, storage=dict.fromkeys(stored))
     plan = make_plan(alone, run_passes(alone)["order"], NativeKernels(target.shards))
-    native = NativeProgram(plan, {}, threads)
+    outer = {name: np.empty(shape, np.float32) for name, shape in stored.items()}
+    native = NativeProgram(plan, outer, threads, lambda: 0)
     rng = np.random.default_rng(0)
-    for name, array in native.bind(program.rows).inputs.items():
+    for name, array in {**native.bind(program.rows).inputs, **outer}.items():
         array[...] = 0
         if array.dtype == np.float32:
             alive = rng.random(array.shape) < density(operands[name])
