@@ -28,7 +28,6 @@ from .training import History, fit
 
 DType = str | type[np.floating] | np.dtype
 SCALARS = ("lr", "step", "seed")
-COPIED = 1 << 15  # bytes of a batch up to which copying it here is sooner than sharing that
 
 
 def compile(
@@ -162,22 +161,20 @@ class Executable:
         self._check_unchanged()
         given = batches.inputs("x", x, self.input_shape, least=0)
         runner = self._program("predict").runner
-        if 0 < len(given) <= self.batch_size and given.array.nbytes <= COPIED:
-            return self._output(runner, given, 0, len(given)).copy()
+        native = self.runtime == "native" and runner.takes(given.array)
+        if native and 0 < len(given) <= self.batch_size:
+            made: np.ndarray = runner.predict(given.array).copy()
+            return made
         made = np.empty(self.output_type.concrete(len(given)), self.output_type.numpy)
-        if self.runtime == "native" and runner.takes(given.array):
+        if native:
             for start in range(0, len(given), runner.call_rows):
                 rows = slice(start, start + runner.call_rows)
                 runner.apply(given.array[rows], made[rows])
             return made
         for start, stop in self._chunks(len(given)):
-            made[start:stop] = self._output(runner, given, start, stop)
+            given.put(start, stop, runner.bind(stop - start).inputs["x"])
+            made[start:stop] = runner.run(stop - start)["output"]
         return made
-
-    def _output(self, runner: Any, x: Batches, start: int, stop: int) -> np.ndarray:
-        """The output for rows start to stop, as a view of the arena."""
-        x.put(start, stop, runner.bind(stop - start).inputs["x"])
-        return runner.run(stop - start)["output"]
 
     def train_step(self, x: object, y: object) -> float:
         """One step of training on a batch of 1 to batch_size rows; the batch's mean loss before it.

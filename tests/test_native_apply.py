@@ -9,7 +9,6 @@ from programs import cnn
 
 import gemmc
 from gemmc import Dropout, Executable, Flatten, Linear, ReLU, Sequential, Softmax
-from gemmc.frontend import executable
 
 SIZE = 6  # rows of a batch
 CALL = 4 * SIZE  # rows of a call, in most of these tests
@@ -17,18 +16,23 @@ LONG = 3 * CALL + 2 * SIZE + 1  # several calls, and a batch that is not full
 
 
 class Counted:
-    """`apply` of a program, and how many rows each of its calls had."""
+    """`predict` and `apply` of a program, and how many rows each of their calls had."""
 
     def __init__(self, exe: Executable, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
         runner = exe.compiled("predict").runner
         self.rows: list[int] = []
-        self._apply = runner.apply
+        self._apply, self._predict = runner.apply, runner.predict
         runner.call_rows = rows
         monkeypatch.setattr(runner, "apply", self.apply)
+        monkeypatch.setattr(runner, "predict", self.predict)
 
     def apply(self, x: np.ndarray, out: np.ndarray) -> None:
         self.rows.append(len(x))
         self._apply(x, out)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        self.rows.append(len(x))
+        return self._predict(x)
 
 
 def compiled(threads: int = 1) -> Executable:
@@ -37,8 +41,9 @@ def compiled(threads: int = 1) -> Executable:
 
 
 def batch_by_batch(exe: Executable, x: np.ndarray) -> np.ndarray:
-    """The outputs of rows that are few enough to be put into the program one batch at a time."""
-    return np.concatenate([exe(x[at : at + SIZE]) for at in range(0, len(x), SIZE)])
+    """The outputs of rows that Python puts into the program, one batch at a time: doubles."""
+    given = (x / np.float32(255) if x.dtype == np.uint8 else x).astype(np.float64)
+    return np.concatenate([exe(given[at : at + SIZE]) for at in range(0, len(x), SIZE)])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -56,7 +61,6 @@ def test_many_rows_at_once_are_the_same_batch_by_batch(
         "Fortran": np.asfortranarray(x[:LONG]),
         "reversed": x[LONG - 1 :: -1, :, ::-1],
     }[kind]
-    monkeypatch.setattr(executable, "COPIED", SIZE * given[0].nbytes)
     counted, before, expected = Counted(exe, CALL, monkeypatch), given.copy(), None
     expected = batch_by_batch(exe, given)
     assert counted.rows == []
@@ -91,7 +95,6 @@ def test_any_number_of_rows_of_what_native_code_reads_or_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exe = compiled(2)
-    monkeypatch.setattr(executable, "COPIED", -1)
     counted = Counted(exe, CALL, monkeypatch)
     x, _ = data(exe, LONG, seed=2)
     expected = batch_by_batch(exe, x)
@@ -117,16 +120,21 @@ def test_no_worker_fetches_the_next_rows_while_another_hands_out_the_last() -> N
         np.testing.assert_array_equal(exe(np.tile(rows, (300, 1))), expected)
 
 
-def test_all_but_a_small_batch_go_that_way_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    exe = compiled()
-    counted = Counted(exe, CALL, monkeypatch)
-    x, _ = data(exe, SIZE + 1, seed=3)
-    assert x.nbytes < executable.COPIED
-    np.testing.assert_array_equal(exe(x[:-1]), exe(x)[:-1])
-    assert sum(counted.rows) == len(x)
-    monkeypatch.setattr(executable, "COPIED", x[:-1].nbytes - 1)
-    exe(x[:-1])
-    assert sum(counted.rows) == 2 * len(x) - 1
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_is_one_call_whose_result_stays_the_callers(threads: int) -> None:
+    exe = compiled(threads)
+    x, _ = data(exe, SIZE, seed=3)
+    images = np.clip(x * 40 + 128, 0, 255).astype(np.uint8)
+    for given in (x, images):
+        before, expected = given.copy(), batch_by_batch(exe, given)
+        for rows in (SIZE, 1, SIZE - 1):
+            got = exe(given[:rows])
+            np.testing.assert_array_equal(got, expected[:rows])
+            exe(given[::-1])
+            np.testing.assert_array_equal(got, expected[:rows])
+        given.flags.writeable = False
+        np.testing.assert_array_equal(exe(given), expected)
+        np.testing.assert_array_equal(given, before)
 
 
 def test_a_call_takes_whole_batches_and_fewer_where_they_take_longer() -> None:
@@ -140,10 +148,17 @@ def test_a_call_takes_whole_batches_and_fewer_where_they_take_longer() -> None:
 
 def test_a_program_has_the_entries_that_are_called_and_no_other() -> None:
     exe = compiled()
-    wanted = {"step": ["epoch"], "evaluate": ["epoch"], "predict": ["apply"], "grads": []}
+    wanted = {
+        "step": ["epoch"],
+        "evaluate": ["epoch"],
+        "predict": ["predict", "apply"],
+        "grads": [],
+    }
     for program, entries in wanted.items():
         loops = exe.ir("loops", program)
-        assert [n for n in ("epoch", "apply") if f"\n{n}(ptr context" in loops] == entries
+        assert [
+            n for n in ("epoch", "predict", "apply") if f"\n{n}(ptr context" in loops
+        ] == entries
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -1,4 +1,4 @@
-"""The entry points of a program: `run` for one batch, `epoch` and `apply` for batch after batch.
+"""The entry points of a program: `run` and `predict` for one batch, `epoch` and `apply` for more.
 
 Both get a context, a few words of 64 bits, and the number of the worker that calls them.
 """
@@ -160,28 +160,42 @@ def add_epoch(m: Module) -> None:
 
 
 def add_apply(m: Module) -> None:
-    """apply(context, worker): batch after batch of x's rows as they lie, the output's to `out`.
+    """The entry points of programs whose one output is the model's: `predict` and `apply`.
 
-    Floats are read where they are, if they are only read.
+    predict(context, worker): one batch of x's rows as they lie; the output stays in the arena.
+    apply(context, worker): batch after batch of them, the output's rows to `out`.
     """
     if set(m.plan.outputs) != {"output"}:
         return
+    k, context, own = _entry(m, "predict", "one batch of the rows of x")
+    mode = k.stack("i32")
+    k.call("@flush", mode.pointer())
+    _apply_batch(m, k, context, own, 0, context["count"])
+    k.call("@restore", mode.pointer())
+    m.functions.append(k)
     k, context, own = _entry(m, "apply", "batch after batch of the rows of x")
     mode = k.stack("i32")
     k.call("@flush", mode.pointer())
-    copied = k.constant(1, "i1") if not m.keeps_x else context["bytes"].equals(1)
     with k.range(0, context["count"], m.plan.rows) as start:
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
-        with k.when(copied):
-            share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
-            _meet(m, k, context, own)
-        x = Array(k, context["x"], "i8").pointer(start * _row_bytes(m))
-        _run_batch(m, k, context, own, rows, k.select(copied, _slot(m, k, context), x))
-        _meet(m, k, context, own)
+        _apply_batch(m, k, context, own, start, rows)
         share(k, Work(rows, lambda a, b: _hand_out(m, k, context, start, a, b)), m.workers)
         _meet(m, k, context, own)
     k.call("@restore", mode.pointer())
     m.functions.append(k)
+
+
+def _apply_batch(
+    m: Module, k: Function, context: Mapping[str, Value], own: Value, start: Int, rows: Value
+) -> None:
+    """The batch of x's rows from `start` on. Floats are read where they are, if only read."""
+    copied = k.constant(1, "i1") if not m.keeps_x else context["bytes"].equals(1)
+    with k.when(copied):
+        share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
+        _meet(m, k, context, own)
+    x = Array(k, context["x"], "i8").pointer(start * _row_bytes(m))
+    _run_batch(m, k, context, own, rows, k.select(copied, _slot(m, k, context), x))
+    _meet(m, k, context, own)
 
 
 def _row_bytes(m: Module) -> int:

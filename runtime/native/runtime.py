@@ -27,7 +27,7 @@ from .target import step_seconds, suited_workers
 from .timing import profile
 from .workers import Workers
 
-ENTRIES = ("prepare", "run", "epoch", "apply")
+ENTRIES = ("prepare", "run", "predict", "epoch", "apply")
 PLACES = {name: i for i, name in enumerate(WORDS)}  # in the context
 
 
@@ -130,6 +130,13 @@ class NativeProgram:
         self._context.view(np.float64)[PLACES["lr"]] = lr
         self._call("epoch")
         return float(sums[0]), float(sums[1]) if "correct" in self.plan.outputs else float("nan")
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """The output for a batch x, which is as for `epoch`: a view of the arena."""
+        assert x.flags.c_contiguous
+        self._put(x=x.ctypes.data, count=len(x), bytes=int(x.dtype == np.uint8))
+        self._call("predict")
+        return self.bind(len(x)).outputs["output"]
 
     def apply(self, x: np.ndarray, out: np.ndarray) -> None:
         """Writes the output for every row of x into `out`; x is as for `epoch`."""
