@@ -17,6 +17,7 @@ from .products import Product, times_rows
 from .site import Int, Work
 
 MOST_VECTORS = 16  # of a piece of the result's line, whose sums stay in registers
+SPARE = 4  # registers that are needed besides them
 LEFT = 8  # terms that may be left of a line's, by which pieces are chosen
 LOOP = 20  # cycles that a loop over them costs, as its end is not foreseen
 
@@ -105,4 +106,4 @@ def _vectors(width: int, shares: int) -> int:
         rounds = -(-vectors // (v * shares))
         return rounds * (LEFT * max(v + 1, 8) / 2 + LOOP + v)
 
-    return min(range(1, min(vectors, MOST_VECTORS) + 1), key=cycles)
+    return min(range(1, min(vectors, MOST_VECTORS, host().registers - SPARE) + 1), key=cycles)
