@@ -88,13 +88,7 @@ def joined(k: Function, parts: list[tuple[int, Value]]) -> Value:
     return total
 
 
-def each_bit(
-    k: Function,
-    bits: Value,
-    values: list[Value],
-    turn: Turn,
-    first: Int = 0,
-) -> list[Value]:
+def each_bit(k: Function, bits: Value, values: list[Value], turn: Turn, first: Int) -> list[Value]:
     """turn(first + i, values) for each bit i that is set, from the lowest."""
 
     def step(carried: list[Value]) -> list[Value]:

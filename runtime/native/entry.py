@@ -5,7 +5,8 @@ Both get a context, a few words of 64 bits, and the number of the worker that ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ...passes.memory import aligned
@@ -96,30 +97,36 @@ def _entry(m: Module, name: str, title: str) -> tuple[Function, dict[str, Value]
     return k, context, _own(m, k, context)
 
 
+@contextmanager
+def _flushing(k: Function) -> Iterator[None]:
+    """Numbers that would be denormal are 0 in what is inside; then all is as it was."""
+    mode = k.stack("i32")
+    k.call("@flush", mode.pointer())
+    yield
+    k.call("@restore", mode.pointer())
+
+
 def add_prepare(m: Module) -> None:
     """prepare(context, worker): what depends on the model's arrays alone, and is not timed."""
     calls = [call for call in m.calls if call.once]
     if not calls:
         return
     k, context, own = _entry(m, "prepare", "what stays until the model's arrays change")
-    mode, quiet = k.stack("i32"), replace(m, timed=False)
-    k.call("@flush", mode.pointer())
-    _run_calls(quiet, k, context, own, k.integer(m.plan.rows), None, calls)
-    _meet(quiet, k, context, own)
-    k.call("@restore", mode.pointer())
+    quiet = replace(m, timed=False)
+    with _flushing(k):
+        _run_calls(quiet, k, context, own, k.integer(m.plan.rows), None, calls)
+        _meet(quiet, k, context, own)
     m.functions.append(k)
 
 
 def add_run(m: Module, name: str = "run") -> None:
     """run(context, worker): one batch of context's rows, from what is in the arena."""
     k, context, own = _entry(m, name, "one batch")
-    mode = k.stack("i32")
-    k.call("@flush", mode.pointer())
-    clock(m, k, own, BEGIN)
-    clock(m, k, own, NOTHING)
-    _run_batch(m, k, context, own, context["rows"])
-    _meet(m, k, context, own)
-    k.call("@restore", mode.pointer())
+    with _flushing(k):
+        clock(m, k, own, BEGIN)
+        clock(m, k, own, NOTHING)
+        _run_batch(m, k, context, own, context["rows"])
+        _meet(m, k, context, own)
     m.functions.append(k)
 
 
@@ -139,9 +146,7 @@ def add_epoch(m: Module) -> None:
     if not has_epoch(m.plan):
         return
     k, context, own = _entry(m, "epoch", "batch after batch of the rows in order")
-    mode = k.stack("i32")
-    k.call("@flush", mode.pointer())
-    with k.range(0, context["count"], m.plan.rows) as start:
+    with _flushing(k), k.range(0, context["count"], m.plan.rows) as start:
         clock(m, k, own, BEGIN)
         clock(m, k, own, NOTHING)
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
@@ -155,7 +160,6 @@ def add_epoch(m: Module) -> None:
             _tally(m, k, context, rows)
         clock(m, k, own, TALLY)
         _meet(m, k, context, own)
-    k.call("@restore", mode.pointer())
     m.functions.append(k)
 
 
@@ -168,20 +172,15 @@ def add_apply(m: Module) -> None:
     if set(m.plan.outputs) != {"output"}:
         return
     k, context, own = _entry(m, "predict", "one batch of the rows of x")
-    mode = k.stack("i32")
-    k.call("@flush", mode.pointer())
-    _apply_batch(m, k, context, own, 0, context["count"])
-    k.call("@restore", mode.pointer())
+    with _flushing(k):
+        _apply_batch(m, k, context, own, 0, context["count"])
     m.functions.append(k)
     k, context, own = _entry(m, "apply", "batch after batch of the rows of x")
-    mode = k.stack("i32")
-    k.call("@flush", mode.pointer())
-    with k.range(0, context["count"], m.plan.rows) as start:
+    with _flushing(k), k.range(0, context["count"], m.plan.rows) as start:
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
         _apply_batch(m, k, context, own, start, rows)
         share(k, Work(rows, lambda a, b: _hand_out(m, k, context, start, a, b)), m.workers)
         _meet(m, k, context, own)
-    k.call("@restore", mode.pointer())
     m.functions.append(k)
 
 

@@ -13,7 +13,7 @@ from .bits import each_noted, note_across, note_along, words
 from .contract import Lanes, over_columns
 from .dsl import Array, Value
 from .jit import host
-from .products import Product, times_rows
+from .products import Product, scratch, times_rows
 from .site import Int, Work
 
 MOST_VECTORS = 16  # of a piece of the result's line, whose sums stay in registers
@@ -47,7 +47,7 @@ class Nonzero:
         self.lines, self.last = leading * inner, node.inputs[0].shape[-1]
         shares = 1 if self.across else site.workers
         self.columns = _vectors(self.width, shares) * host().lanes
-        self.notes = Array(self.k, site.room.base, "i64", site.room.offset // 8)
+        self.notes = scratch(product, "i64")
 
     def work(self) -> Work:
         """Shared out by rows where these do not come from the batch, else by columns."""

@@ -22,7 +22,7 @@ from .contract import (
     spans,
     with_singles,
 )
-from .dsl import Array, Value
+from .dsl import BITS, Array, Value
 from .jit import host
 from .lanes import Body, Spot, length, put
 from .movers import borders
@@ -264,10 +264,10 @@ class Matmul:
                 panel.store(b.load(i * self.terms.b + at, n), i * self.columns + at)
 
 
-def scratch(product: Product) -> Array:
-    """The scratch of this worker alone, as f32."""
+def scratch(product: Product, scalar: str = "float") -> Array:
+    """The scratch of this worker alone."""
     room = product.site.room
-    return Array(product.k, room.base, "float", room.offset // 4)
+    return Array(product.k, room.base, scalar, room.offset * 8 // BITS[scalar])
 
 
 def panel_bytes(node: Node, rows: int) -> int:

@@ -145,7 +145,7 @@ class TurnedWeightGrad:
 
     def __init__(self, product: Product) -> None:
         node, self.site = product.node, product.site
-        self.k, room = product.k, product.site.room
+        self.k = product.k
         self.x, self.g, self.winner = product.operands
         (self.dw,) = self.site.results
         self.o, self.kh, self.kw, self.c = node.shape
@@ -153,7 +153,7 @@ class TurnedWeightGrad:
         self.windows = Windows(self.k, node, node.inputs[1].shape, self.wide, self.c)
         self.images = concrete(node.inputs[1].shape, self.site.rows)[0]
         self.taps = [(a * self.wide + b) * self.c for a in range(self.kh) for b in range(self.kw)]
-        self.notes = Array(self.k, room.base, "i64", room.offset // 8)
+        self.notes = scratch(product, "i64")
 
     def run(self, begin: Int, end: Int) -> None:
         """All of dw, image by image."""
