@@ -108,6 +108,25 @@ def test_any_number_of_threads_gives_the_same_bits_as_one(name: str) -> None:
             assert everything(exe) == expected, f"{threads} threads, run {run}"
 
 
+def wide() -> Model:
+    """Linear layers whose columns several workers share, however few rows there are."""
+    layers = [Linear(900, 176), ReLU(), Linear(176, 1000), ReLU(), Linear(1000, 10)]
+    return Sequential(layers, CrossEntropyLoss(), SGD(0.1)), (900,)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 29])
+@pytest.mark.parametrize("name", ["the example CNN", "wide"])
+def test_a_batch_of_few_rows_has_the_same_bits_on_any_number_of_threads(
+    name: str, rows: int
+) -> None:
+    seen = []
+    for threads in (1, 2, 3, 4):
+        exe = native((SAMPLE | {"wide": wide})[name](), rows, threads)
+        x, y = data(exe, rows, seed=3)
+        seen.append(told([exe(x), exe.loss_and_grads(x, y)]))
+    assert seen == seen[:1] * 4
+
+
 @pytest.mark.parametrize("name", ["cnn", "batch norm", "same padding"])
 def test_a_thousand_steps_are_the_same_to_the_last_bit(name: str) -> None:
     """A worker that did not wait for another would be seen in one of them."""

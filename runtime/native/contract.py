@@ -11,7 +11,8 @@ lie side by side; in a weight gradient p is a tap of a channel, and the loops ru
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +26,7 @@ TURNS = 4  # turns of a longer loop that are written out as one, so that its bra
 TURN_TERMS = 32  # multiply-adds that turns are joined up to: a block of as many hides its branch
 MOST_ROWS, MOST_VECTORS = 28, 8  # of a block: 28 accumulators and 1 of b fit into 32 registers
 IN_FLIGHT = 8  # accumulators that keep two multiply-adds a cycle of latency 4 going
+MOST_PARTS = 4  # of a sum
 
 Lanes = Sequence[tuple[int, int]]  # (start, lanes) of the vectors of a block, in elements
 
@@ -54,10 +56,42 @@ def contract(
     k: Function, a: Array, b: Array, loops: Sequence[Loop], offsets: Sequence[int], lanes: Lanes
 ) -> list[list[Value]]:
     """The accumulators of one block: for each of `offsets` a vector for each (start, lanes)."""
-    zeros, terms = _zeros(k, a, offsets, lanes), loops[0].extent
-    if len(loops) == 1 and len(zeros) < IN_FLIGHT and isinstance(terms, int):
-        return _by_places(_interleaved(k, a, b, loops[0], terms, offsets, lanes, zeros), lanes)
+    zeros = _zeros(k, a, offsets, lanes)
     return _by_places(_terms(k, a, b, list(loops), offsets, lanes, zeros), lanes)
+
+
+def contract_in_parts(
+    k: Function, a: Array, b: Array, loop: Loop, offsets: Sequence[int], lanes: Lanes
+) -> list[list[Value]]:
+    """The same over one loop, the sums of few places in parts, which are added up at last."""
+    parts, extent = parts_of(len(offsets)), loop.extent
+    if parts == 1 or not isinstance(extent, int):
+        return contract(k, a, b, [loop], offsets, lanes)
+    zeros, whole = _zeros(k, a, offsets, lanes), extent // parts * parts
+    n = len(zeros)
+
+    def term(i: Int, values: list[Value]) -> list[Value]:
+        return _term(k, a.at(i * loop.a), b.at(i * loop.b), offsets, lanes, values)
+
+    def several(i: Int, values: list[Value]) -> list[Value]:
+        sums = (term(i + part, values[part * n : part * n + n]) for part in range(parts))
+        return list(itertools.chain.from_iterable(sums))
+
+    sums = k.fold(0, whole, zeros * parts, several, parts)
+    acc = sums[:n]
+    for part in range(1, parts):
+        acc = [x + y for x, y in zip(acc, sums[part * n :], strict=False)]
+    for i in range(whole, extent):
+        acc = term(i, acc)
+    return _by_places(acc, lanes)
+
+
+def parts_of(places: int) -> int:
+    """In how many parts the sums of a block of few places are, so that enough are under way.
+
+    By the places alone: how many vectors a block has may depend on the workers, no bit may.
+    """
+    return max(1, min(MOST_PARTS, IN_FLIGHT // places))
 
 
 def contract_inside(
@@ -133,36 +167,6 @@ def _terms(
     return acc
 
 
-def _interleaved(
-    k: Function,
-    a: Array,
-    b: Array,
-    loop: Loop,
-    extent: int,
-    offsets: Sequence[int],
-    lanes: Lanes,
-    zeros: list[Value],
-) -> list[Value]:
-    """The accumulators of few places: several sums of each are under way, and added up at last."""
-    n, parts = len(zeros), IN_FLIGHT // len(zeros)
-    whole = extent // parts * parts
-
-    def term(i: Int, values: list[Value]) -> list[Value]:
-        return _term(k, a.at(i * loop.a), b.at(i * loop.b), offsets, lanes, values)
-
-    def several(i: Int, values: list[Value]) -> list[Value]:
-        sums = (term(i + part, values[part * n : part * n + n]) for part in range(parts))
-        return list(itertools.chain.from_iterable(sums))
-
-    sums = k.fold(0, whole, zeros * parts, several, parts)
-    acc = sums[:n]
-    for part in range(1, parts):
-        acc = [x + y for x, y in zip(acc, sums[part * n :], strict=False)]
-    for i in range(whole, extent):
-        acc = term(i, acc)
-    return acc
-
-
 def _term(
     k: Function,
     a: Array,
@@ -217,29 +221,53 @@ Cover = Callable[[int, int], Iterable[tuple[int, int]]]  # see `spans`
 
 @cache
 def blocking(
-    rows: int, vectors: int, cover: Cover, unit: int = 1, shares: int = 1
+    rows: int, vectors: int, cover: Cover, unit: int = 1, in_parts: bool = False
 ) -> tuple[int, int]:
-    """(rows, vectors) of a block of accumulators for so many of both.
+    """(rows, vectors) of a block of accumulators for so many of both: the fastest.
 
-    The pair with the fewest cycles a term: two multiply-adds a cycle, two loads a cycle, and no
-    block faster than its multiply-adds' latency. `cover` says how blocks cover the rows: `spans`,
-    `with_singles` or `evenly`. Each row stands for `unit` accumulators a vector. Columns of blocks
-    should divide among `shares` workers.
+    `cover` says how blocks cover the rows: `spans`, `with_singles` or `evenly`. Each row stands for
+    `unit` accumulators a vector, times `parts_of` its rows if they are summed in parts.
     """
-    best, least = (1, 1), float("inf")
-    for v, p in itertools.product(
+    sizes = itertools.product(
         range(1, min(vectors, MOST_VECTORS) + 1), range(1, min(rows, MOST_ROWS) + 1)
-    ):
-        blocks = list(cover(rows, p))
-        if not blocks or ((p, v) != (1, 1) and not _fits(p * unit, v)):
-            continue
-        columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
-        cost = sum(_cycles(r * unit, c) * n for n, r in blocks for c in columns)
-        cost *= -(-len(columns) // shares) * shares / len(columns)
-        cost *= 1.0 + 0.02 * len(blocks) * len(set(columns))  # code takes time to compile
-        if cost < least - 1e-9:  # a difference that is no rounding
-            best, least = (p, v), cost
-    return best
+    )
+    cycles = {}
+    for v, p in sizes:
+        units = p * unit * (parts_of(p) if in_parts else 1)
+        if (p, v) == (1, 1) or _fits(units, v):
+            cycles[v, p] = _block_cycles(p, v, rows, vectors, cover, unit)
+    v, p = _fewest(cycles)
+    return p, v
+
+
+def sharing(rows: int, p: int, most: int, vectors: int, cover: Cover, workers: int) -> int:
+    """How many of at most `most` vectors a block of p rows has, if `workers` share its columns."""
+    cycles = {}
+    for v in range(1, most + 1):
+        columns = -(-vectors // v)
+        uneven = -(-columns // workers) * workers / columns
+        cycles[v, p] = _block_cycles(p, v, rows, vectors, cover, 1) * uneven
+    return _fewest(cycles)[0]
+
+
+def _fewest(cycles: Mapping[tuple[int, int], float]) -> tuple[int, int]:
+    """What takes the fewest cycles; the first of those that differ by rounding alone."""
+    least = min(cycles.values())
+    return next(size for size, count in cycles.items() if count < least + 1e-9)
+
+
+def _block_cycles(p: int, v: int, rows: int, vectors: int, cover: Cover, unit: int) -> float:
+    """About the cycles a term that so many rows and vectors take in blocks of p by v.
+
+    Two multiply-adds a cycle, two loads a cycle, and no block is faster than its multiply-adds'
+    latency. Infinite for blocks that do not cover the rows.
+    """
+    blocks = list(cover(rows, p))
+    if not blocks:
+        return math.inf
+    columns = [v] * (vectors // v) + [vectors % v] * (vectors % v > 0)
+    cycles = sum(_cycles(r * unit, c) * n for n, r in blocks for c in columns)
+    return cycles * (1.0 + 0.02 * len(blocks) * len(set(columns)))  # code takes time to compile
 
 
 def _fits(p: int, v: int) -> bool:

@@ -15,10 +15,11 @@ from .contract import (
     Lanes,
     Loop,
     blocking,
-    contract,
+    contract_in_parts,
     evenly,
     over_columns,
     over_rows,
+    sharing,
     spans,
     with_singles,
 )
@@ -204,15 +205,17 @@ class Matmul:
         node, vectors = self.product.node, -(-self.width // host().lanes)
         self.panel = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
         self.by_columns = vectors > 1 and (self.width > most or self.panel is not None)
-        shares = self.product.site.workers if self.by_columns else 1
         cover = spans if isinstance(self.rows, int) else evenly
-        self.block_rows, v = blocking(most, vectors, cover, shares=shares)
+        self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
         # Blocks divide the most rows there are, and one that is begun is done whole: what it makes
         # of rows beyond the batch's, nobody reads. In a region those are rows of other tiles.
         alone = isinstance(self.product.site.row, int)
         self.beyond = cover is evenly and alone and self.block_rows * v >= min(FEW, most * vectors)
         if cover is evenly and not self.beyond:
-            self.block_rows, v = blocking(most, vectors, with_singles, shares=shares)
+            cover = with_singles
+            self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
+        if self.by_columns:
+            v = sharing(most, self.block_rows, v, vectors, cover, self.product.site.workers)
         if _large_operands(self.product) > 1:  # an update: whole lines of all it reads and writes
             v = min(LINE, vectors)
             self.block_rows, self.beyond = max(1, UPDATED // v), False
@@ -248,7 +251,7 @@ class Matmul:
         def block(row: Int, count: int) -> None:
             offsets = [p * self.row_step for p in range(count)]
             a = self.a.at(row * self.row_step)
-            sums = contract(self.k, a, b, [terms], offsets, lanes)
+            sums = contract_in_parts(self.k, a, b, terms, offsets, lanes)
             self.product.write_block(row, column, self.width, lanes, sums)
 
         if not self.beyond:

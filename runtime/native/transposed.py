@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir import Node
-from .contract import Lanes, Loop, contract, over_columns, over_rows
+from .contract import Lanes, Loop, contract_in_parts, over_columns, over_rows
 from .dsl import Array, Value
 from .jit import host
 from .products import Product, scratch, times_rows
@@ -139,9 +139,9 @@ class Turned:
     def _sums(self, row: Int, column: Int, first: Int, count: int, sums: Array) -> None:
         """Some rows of a block before it is transposed."""
         b, a = self.b.at((column + first) * self.depth), self.panel.at(row)
-        terms, offsets = [Loop(self.depth, 1, self.across)], [i * self.depth for i in range(count)]
+        terms, offsets = Loop(self.depth, 1, self.across), [i * self.depth for i in range(count)]
         lanes = lanes_of(self.columns, host().lanes)
-        for i, values in enumerate(contract(self.k, b, a, terms, offsets, lanes)):
+        for i, values in enumerate(contract_in_parts(self.k, b, a, terms, offsets, lanes)):
             for (at, _), value in zip(lanes, values, strict=True):
                 sums.store(value, (first + i) * self.columns + at)
 
