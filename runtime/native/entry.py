@@ -1,6 +1,7 @@
 """The entry points of a program: `run` and `predict` for one batch, `epoch` and `apply` for more.
 
-Both get a context, a few words of 64 bits, and the number of the worker that calls them.
+All get a context, a few words of 64 bits, and the number of the worker that calls them. A call is
+over when all workers have returned, so that they need not meet at its end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .module import Call, Module, clock, meetings, share
 from .site import Int, Work
 from .stamps import BEGIN, GATHER, NOTHING, TALLY, WAIT
 from .sweep import lanes_of
+from .target import BYTES, SMALL
 
 # The context that every call gets is words of 64 bits, of which these are addresses.
 ADDRESSES = ("arena", "state", "meet", "x", "y", "order", "sums", "out")
@@ -51,12 +53,13 @@ def _run_batch(
     own: Value,
     rows: Value,
     x: Value | None = None,
+    since: Sequence[Call] = (),
 ) -> None:
     """Every step in order, but for those that `prepare` runs.
 
-    x is where the inputs are, in the arena if it is not given.
+    x is where the inputs are, in the arena if it is not given; `since` as for `meetings`.
     """
-    _run_calls(m, k, context, own, rows, x, [call for call in m.calls if not call.once])
+    _run_calls(m, k, context, own, rows, x, [call for call in m.calls if not call.once], since)
 
 
 def _run_calls(
@@ -67,10 +70,14 @@ def _run_calls(
     rows: Value,
     x: Value | None,
     calls: Sequence[Call],
+    since: Sequence[Call] = (),
 ) -> None:
-    """Calls in order; workers meet before one that needs what another has to finish."""
+    """Calls in order; workers meet before one that needs what another has to finish.
+
+    `since` are calls that came before these, since the workers last met.
+    """
     x = x or _slot(m, k, context)
-    for call, meet in zip(calls, meetings(calls), strict=True):
+    for call, meet in zip(calls, meetings(calls, since), strict=True):
         if meet:
             _meet(m, k, context, own)
         shared = (context["arena"], context["state"], own, x, rows, k.parameters["worker"])
@@ -115,7 +122,6 @@ def add_prepare(m: Module) -> None:
     quiet = replace(m, timed=False)
     with _flushing(k):
         _run_calls(quiet, k, context, own, k.integer(m.plan.rows), None, calls)
-        _meet(quiet, k, context, own)
     m.functions.append(k)
 
 
@@ -126,7 +132,6 @@ def add_run(m: Module, name: str = "run") -> None:
         clock(m, k, own, BEGIN)
         clock(m, k, own, NOTHING)
         _run_batch(m, k, context, own, context["rows"])
-        _meet(m, k, context, own)
     m.functions.append(k)
 
 
@@ -179,6 +184,7 @@ def add_apply(m: Module) -> None:
     with _flushing(k), k.range(0, context["count"], m.plan.rows) as start:
         rows = k.integer(k.minimum(context["count"] - start, m.plan.rows))
         _apply_batch(m, k, context, own, start, rows)
+        _meet(m, k, context, own)
         share(k, Work(rows, lambda a, b: _hand_out(m, k, context, start, a, b)), m.workers)
         _meet(m, k, context, own)
     m.functions.append(k)
@@ -189,12 +195,23 @@ def _apply_batch(
 ) -> None:
     """The batch of x's rows from `start` on. Floats are read where they are, if only read."""
     copied = k.constant(1, "i1") if not m.keeps_x else context["bytes"].equals(1)
+    take = _taking(m)
     with k.when(copied):
-        share(k, Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False)), m.workers)
-        _meet(m, k, context, own)
+        work = Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False))
+        share(k, work, m.workers, take.alone)
+        clock(m, k, own, GATHER)
+        if not take.alone:
+            _meet(m, k, context, own)
     x = Array(k, context["x"], "i8").pointer(start * _row_bytes(m))
-    _run_batch(m, k, context, own, rows, k.select(copied, _slot(m, k, context), x))
-    _meet(m, k, context, own)
+    x = k.select(copied, _slot(m, k, context), x)
+    _run_batch(m, k, context, own, rows, x, [take] if take.alone else [])
+
+
+def _taking(m: Module) -> Call:
+    """The copy of a batch's inputs to where the arena has room for them."""
+    place = m.plan.inputs.get("x")
+    seconds = _row_bytes(m) * m.plan.rows / BYTES
+    return Call("take", seconds < SMALL, touches=([], [place.buffer] if place else []))
 
 
 def _row_bytes(m: Module) -> int:

@@ -54,10 +54,9 @@ def _same_memory(a: Buffer, b: Buffer) -> bool:
     return a.offset < b.offset + b.room and b.offset < a.offset + a.room
 
 
-def meetings(calls: Sequence[Call]) -> list[bool]:
-    """Before which calls the workers have to meet."""
+def meetings(calls: Sequence[Call], since: Sequence[Call] = ()) -> list[bool]:
+    """Before which calls the workers have to meet; `since` are those since they last met."""
     found: list[bool] = []
-    since: list[Call] = []
     for call in calls:
         meet = any(call.waits_for(earlier) for earlier in since)
         since = [call] if meet else [*since, call]
