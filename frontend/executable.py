@@ -367,10 +367,10 @@ class Executable:
         return [(i, min(i + self.batch_size, rows)) for i in range(0, rows, self.batch_size)]
 
     def _program(self, name: str, training: bool | None = None) -> Compiled:
-        if name not in PROGRAMS:
-            raise CompileError(f"program: got {name!r}, expected one of {', '.join(PROGRAMS)}")
         key = (name, name == "step" if training is None else training)
         if key not in self._compiled:
+            if name not in PROGRAMS:
+                raise CompileError(f"program: got {name!r}, expected one of {', '.join(PROGRAMS)}")
             if name != "predict":
                 self._require_loss(optimizer=name == "step")
             self._compiled[key] = self._compile(*key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ctypes import addressof, c_char
+
 import numpy as np
 
 from ..passes.memory import ALIGN
@@ -15,3 +17,11 @@ def aligned_arena(nbytes: int) -> np.ndarray:
         raise MemoryError(f"{nbytes:,} bytes are more than this machine gives") from error
     begin = -raw.ctypes.data % ALIGN
     return raw[begin : begin + nbytes]
+
+
+def address(array: np.ndarray) -> int:
+    """Where the elements of a contiguous array begin."""
+    try:
+        return addressof(c_char.from_buffer(array))  # takes a fifth of the time of the other
+    except (TypeError, ValueError):  # of an array that is read-only, or empty
+        return array.ctypes.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,12 @@ import numpy as np
 from ...ir import Node
 from ...passes.memory import aligned
 from ...passes.plan import Plan
-from ..arena import aligned_arena
+from ..arena import address, aligned_arena
 from ..library import ThreadLimit, provider
 from ..profile import Profile
 from ..work import CALL_SECONDS
 from .calls import sgemm_address
-from .entry import WORDS
+from .entry import SCALARS, WORDS
 from .jit import Machine
 from .module import Module, as_arrays
 from .parking import prepare
@@ -28,7 +29,16 @@ from .timing import profile
 from .workers import Workers
 
 ENTRIES = ("prepare", "run", "predict", "epoch", "apply")
-PLACES = {name: i for i, name in enumerate(WORDS)}  # in the context
+BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
+
+
+class Context(ctypes.Structure):
+    """The words that an entry point is told."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_double if SCALARS.get(name) == "double" else ctypes.c_int64)
+        for name in WORDS
+    )
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,8 @@ class NativeProgram:
         self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
         self._prepared: int | None = None  # for which version of the model's arrays
-        self._context = np.zeros(len(WORDS), np.int64)
-        self._context_address = self._context.ctypes.data  # asked once: each answer is an object
-        self._put(arena=self.arena.ctypes.data, state=self.base, meet=self._meet.ctypes.data)
+        self._context = Context(address(self.arena), self.base, address(self._meet))
+        self._context_address = ctypes.addressof(self._context)
 
     def _module(self, offsets: Mapping[str, int], workers: int, timed: bool) -> Module:
         return build(self.plan, offsets, workers, timed)
@@ -104,7 +113,7 @@ class NativeProgram:
 
     def run(self, rows: int) -> Mapping[str, np.ndarray]:
         """Runs on what is in `bind(rows).inputs`; the outputs, as views of the arena."""
-        self._put(rows=rows)
+        self._context.rows = rows
         self._call("run")
         return self.bind(rows).outputs
 
@@ -124,31 +133,31 @@ class NativeProgram:
         """
         sums, order = np.zeros(2), np.ascontiguousarray(order, np.int64)
         assert x.flags.c_contiguous and y.flags.c_contiguous
-        pointers = {"x": x, "y": y, "order": order, "sums": sums}
-        self._put(**{k: a.ctypes.data for k, a in pointers.items()})
-        self._put(count=len(order), bytes=int(x.dtype == np.uint8), step=step, seed=seed)
-        self._context.view(np.float64)[PLACES["lr"]] = lr
+        context = self._context
+        context.y, context.order, context.sums = address(y), address(order), address(sums)
+        context.lr, context.step, context.seed = lr, step, seed
+        self._give(x, len(order))
         self._call("epoch")
         return float(sums[0]), float(sums[1]) if "correct" in self.plan.outputs else float("nan")
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """The output for a batch x, which is as for `epoch`: a view of the arena."""
         assert x.flags.c_contiguous
-        self._put(x=x.ctypes.data, count=len(x), bytes=int(x.dtype == np.uint8))
+        self._give(x, len(x))
         self._call("predict")
         return self.bind(len(x)).outputs["output"]
 
     def apply(self, x: np.ndarray, out: np.ndarray) -> None:
         """Writes the output for every row of x into `out`; x is as for `epoch`."""
         assert x.flags.c_contiguous and out.flags.c_contiguous and len(out) == len(x)
-        self._put(x=x.ctypes.data, out=out.ctypes.data)
-        self._put(count=len(x), bytes=int(x.dtype == np.uint8))
+        self._context.out = address(out)
+        self._give(x, len(x))
         self._call("apply")
 
     def takes(self, x: np.ndarray, y: np.ndarray | None = None) -> bool:
         """Whether `epoch` or `apply` can read rows of these arrays without a conversion."""
         fits = y is None or y.dtype == self.plan.inputs["y"].type.numpy
-        return fits and x.dtype in (np.float32, np.uint8)
+        return fits and x.dtype in (FLOATS, BYTES)
 
     @cached_property
     def call_rows(self) -> int:
@@ -195,9 +204,10 @@ class NativeProgram:
             self.workers.run(self._functions["prepare"], self._context_address)
             self._prepared = version
 
-    def _put(self, **words: int) -> None:
-        for name, word in words.items():
-            self._context[PLACES[name]] = word
+    def _give(self, x: np.ndarray, count: int) -> None:
+        """Tells where the rows of x are, and how many the call is about."""
+        context = self._context
+        context.x, context.count, context.bytes = address(x), count, x.dtype == BYTES
 
 
 def form(node: Node) -> str:

@@ -24,7 +24,7 @@ class SanitizedNativeProgram(NativeProgram):
 
     def run(self, rows: int) -> Mapping[str, np.ndarray]:
         """Runs on what is in `bind(rows).inputs`; SanitizeError where the plan is at fault."""
-        self._put(rows=rows)
+        self._context.rows = rows
         self._guard.start()
         names = iter(self._names)
         for part in self.plan.parts:
