@@ -6,6 +6,8 @@
                          dots       generated, dot products of rows: b transposed, and few rows of a
                          turned     generated, a's rows in lanes, results turned as they are
                                     stored: b transposed, and no more rows of a than terms
+                         panels     generated, b copied once in panels of columns, so that what a
+                                    block reads lies together: b large, the same for all batches
                          blas       one sgemm
     conv2d and its       direct     generated, register-blocked over positions and channels
     gradients            winograd   generated: 3 x 3 at stride 1, results of even height and width
@@ -28,13 +30,16 @@ Pair = tuple[int, int]
 FEW_CHANNELS = 2  # of an image, beside each of which the result's channels can stand in the lanes
 SPARE = 4  # registers that a kernel over winners needs besides its sums
 FEW_ROWS = 16  # below it, copying a transposed matrix takes longer than dot products with it
+MANY_ROWS = 48  # from which lines of b that lie far apart matter little: not worth another b
 FEW_TILES = 16  # of a batch, below which Winograd's weights are transformed for too little
-MATMULS = ("loops", "nonzero", "dots", "turned", "blas")
+MATMULS = ("loops", "nonzero", "dots", "turned", "panels", "blas")
 CONVOLUTIONS = ("direct", "winograd", "winners", "im2col", "shift")
 FORMS = MATMULS + CONVOLUTIONS
 TURNED = 1 << 16  # elements of the left operand that each worker may turn for itself: 256 KB
 SPARSE = 0.3  # of a left operand's elements not 0, up to which the others are left out
 WIDE = 4  # vectors of a line of results, from which leaving out terms can be a gain
+LARGE = 1 << 16  # bytes of a right operand from which it stays in no first-level cache
+PANEL = 4  # vectors of a panel's columns at most
 PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 
@@ -110,19 +115,34 @@ def _rate(target: Target, inner: int) -> float:
 
 def _matmul_forms(target: Target, node: Node, rows: int, once: bool) -> tuple[str, ...]:
     a, b = node.inputs
+    lines = a.tensor.size(rows) // a.shape[-1]
+    panels = ("panels",) if once and _has_panels(target, node) else ()
     if not node.attrs["transpose_b"]:
+        if panels and lines < MANY_ROWS:
+            return (*panels, "loops", "blas")
         if node.shape[-1] < WIDE * target.lanes:
             return ("loops", "blas")
         sparse = density(a) <= SPARSE
         return ("nonzero", "loops", "blas") if sparse else ("loops", "blas", "nonzero")
     if once:
-        return ("loops", "dots", "turned", "blas")
-    lines = a.tensor.size(rows) // a.shape[-1]
+        return (*panels, "loops", "dots", "turned", "blas")
     if lines < FEW_ROWS:
         return ("dots", "loops", "turned", "blas")
     terms = b.shape[1]
     fits = lines % target.lanes == 0 and lines <= terms and lines * terms <= TURNED
     return ("turned", "loops", "dots", "blas") if fits else ("loops", "turned", "dots", "blas")
+
+
+def _has_panels(target: Target, node: Node) -> bool:
+    """Whether a product's right operand is worth panels, and can be divided into them."""
+    large = node.inputs[1].tensor.nbytes(1) >= LARGE
+    return large and panel_width(target, node) > 0
+
+
+def panel_width(target: Target, node: Node) -> int:
+    """Columns of the panels of a product's right operand; 0 if no whole vectors divide them."""
+    sizes = (vectors * target.lanes for vectors in range(PANEL, 0, -1))
+    return next((size for size in sizes if int(node.shape[-1]) % size == 0), 0)
 
 
 def density(x: Node, depth: int = 6) -> float:

@@ -20,8 +20,8 @@ from .outline import outline
 from .target import Target
 
 # Forms of products that take pointwise work as their epilogue, and the ops that have them.
-GENERATED = ("loops", "nonzero", "dots", "turned", "direct", "winners", "winograd")
-ANCHORS = ("matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
+GENERATED = ("loops", "nonzero", "dots", "turned", "panels", "direct", "winners", "winograd")
+ANCHORS = ("matmul", "panel_matmul", "conv2d", "winograd_conv2d", "pooled_input_grad")
 
 IMAGES = ("conv2d", "winograd_conv2d")  # anchors that may also pool, and put a border around
 

@@ -22,7 +22,7 @@ from functools import partial
 
 from ..ir import OPS, Builder, Graph, Node
 from ..ir.ops.reduce import spread
-from .forms import FEW_CHANNELS, chosen_form
+from .forms import FEW_CHANNELS, chosen_form, panel_width
 from .once import Once
 from .rewrite import Rule, rewrite
 from .simplify import reshapes
@@ -56,23 +56,35 @@ def lower(graph: Graph, target: Target, rows: int = 32, stored: Collection[str] 
     }
     if target.generated:
         rules |= {name: (sink_reshape,) for name, op in OPS.items() if op.pointwise}
-        rules |= {"matmul": (partial(lower_matmul, form_of),), "reshape": (reshapes,)}
+        rules |= {"matmul": (partial(lower_matmul, form_of, target),), "reshape": (reshapes,)}
         rules |= {"sum": (sum_before_unpool,)}
     return rewrite(graph, rules)
 
 
-def lower_matmul(form_of: FormOf, b: Builder, node: Node) -> Node | None:
+def lower_matmul(form_of: FormOf, target: Target, b: Builder, node: Node) -> Node | None:
     """`matmul(a, b) -> matmul(a, b) {form}` where loops can be generated.
 
     Loops want b's rows side by side in lanes: `matmul(a, b) {transpose_b} -> matmul(a,
-    transpose(b))`.
+    transpose(b))`. Panels: `matmul(a, b) -> panel_matmul(a, panels of b)`.
     """
     if node.attrs["form"]:
         return None
     form, (x, y) = form_of(node), node.inputs
+    if form == "panels":
+        panels = _panels(b, y, panel_width(target, node), node.attrs["transpose_b"])
+        return b.panel_matmul(x, panels, form=form)
     if form == "loops" and node.attrs["transpose_b"]:
         return b.matmul(x, b.transpose(y, perm=(1, 0)), form=form)
     return b.matmul(x, y, **{**node.attrs, "form": form})
+
+
+def _panels(b: Builder, y: Node, width: int, transposed: bool) -> Node:
+    """The right operand [K, M] of a product, or [M, K], as panels [M / width, K, width]."""
+    if transposed:
+        split = b.reshape(y, shape=(y.shape[0] // width, width, y.shape[1]))
+        return b.transpose(split, perm=(0, 2, 1))
+    split = b.reshape(y, shape=(y.shape[0], y.shape[1] // width, width))
+    return b.transpose(split, perm=(1, 0, 2))
 
 
 def lower_conv2d(form_of: FormOf, b: Builder, node: Node) -> Node | None:

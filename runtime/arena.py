@@ -22,6 +22,7 @@ def aligned_arena(nbytes: int) -> np.ndarray:
 def address(array: np.ndarray) -> int:
     """Where the elements of a contiguous array begin."""
     try:
-        return addressof(c_char.from_buffer(array))  # takes a fifth of the time of the other
+        # A fifth of the time of the other way. Only from Python 3.12 on mypy knows buffers.
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type, unused-ignore]
     except (TypeError, ValueError):  # of an array that is read-only, or empty
         return array.ctypes.data

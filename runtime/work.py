@@ -8,7 +8,7 @@ from ..ir import Node
 
 CALL_SECONDS = 0.1  # of batches in one call: Ctrl-C and progress wait no longer than that
 PRODUCTS = (
-    *("matmul", "shift_matmul", "shift_matmul_weight_grad"),
+    *("matmul", "panel_matmul", "shift_matmul", "shift_matmul_weight_grad"),
     *("conv2d", "conv2d_input_grad", "conv2d_weight_grad"),
     *("pooled_input_grad", "pooled_weight_grad", "winograd_conv2d"),
 )
@@ -36,6 +36,8 @@ def flops(node: Node, rows: int) -> float:
     if node.op in ("shift_matmul_weight_grad", "conv2d_weight_grad"):
         channels = b.concrete(rows)[1 if node.attrs.get("layout") == "NCHW" else 3]
         return 2.0 * b.size(rows) // channels * node.tensor.size(rows)
+    if node.op == "panel_matmul":
+        return 2.0 * node.tensor.size(rows) * b.concrete(rows)[1]
     deep = a.size(rows) // a.concrete(rows)[-1]
     inner = deep if node.attrs["transpose_a"] else a.concrete(rows)[-1]
     return 2.0 * node.tensor.size(rows) * inner

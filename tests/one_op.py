@@ -18,8 +18,11 @@ from gemmc.ir.types import FLOATS
 
 Types = tuple[TensorType, ...]
 
-# What `lower` makes of a float32 convolution where loops are generated, and no other runtime runs.
-GENERATED = ("pooled_input_grad", "pooled_weight_grad", "winograd_conv2d", "winograd_weights")
+# What `lower` makes of float32 products where loops are generated, and no other runtime runs.
+GENERATED = (
+    *("panel_matmul", "pooled_input_grad", "pooled_weight_grad"),
+    *("winograd_conv2d", "winograd_weights"),
+)
 
 
 @dataclass(frozen=True)

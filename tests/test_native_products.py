@@ -324,6 +324,7 @@ def test_the_targets_above_reach_every_form_of_a_product() -> None:
     for target in (*TARGETS.values(), *PRODUCTS, replace(HOST, products="nonzero")):
         seen |= forms_in(run_passes(Program(s.graph(), 6, wrt, target=target))["order"])
     expected = {*FORMS, "shift_matmul", "shift_matmul_weight_grad"} - {"shift"}
+    expected -= {"panels"}  # of weights that stay: test_native_panels.py
     assert expected <= seen, f"only {sorted(seen)}"
 
 

@@ -1,4 +1,4 @@
-"""The matrix product, which every layer becomes in the end."""
+"""The matrix product, which every layer becomes in the end, and the same by weights in panels."""
 
 from __future__ import annotations
 
@@ -77,3 +77,26 @@ class Matmul(Op):
         if node.attrs["transpose_b"]:
             return b.matmul(g, y), b.matmul(g, x, transpose_a=True)
         return b.matmul(g, y, transpose_b=True), b.matmul(x, g, transpose_a=True)
+
+
+@register
+class PanelMatmul(Op):
+    """matmul by a right operand in panels of columns: `a [..., K]` by `b [P, K, W]`.
+
+    The result is `[..., P * W]`; panel p makes its columns from p * W on. A panel lies together
+    in memory, where columns of `[K, P * W]` lie far apart.
+    """
+
+    kinds = "ff"
+    attrs = {"form": None}
+    differentiable = False
+    examples = ("panel_matmul f32[N,5], f32[3,5,2]", "panel_matmul f32[N,4,2,5], f32[1,5,7]")
+
+    def infer(self, a: TensorType, b: TensorType, *, form: str | None) -> TensorType:
+        if a.rank < 2 or b.rank != 3 or b.per_row or a.shape[-1] != b.shape[1]:
+            raise CompileError(f"panel_matmul: {a} and {b} do not fit")
+        panels, _, width = b.concrete(1)
+        return TensorType((*a.shape[:-1], panels * width), a.dtype)
+
+    def evaluate(self, xp: Any, a: Any, b: Any, *, form: str | None) -> Any:
+        return np.matmul(a, b.transpose(1, 0, 2).reshape(b.shape[1], -1))

@@ -252,8 +252,8 @@ def sharing(rows: int, p: int, most: int, vectors: int, cover: Cover, workers: i
 
 def _fewest(cycles: Mapping[tuple[int, int], float]) -> tuple[int, int]:
     """What takes the fewest cycles; the first of those that differ by rounding alone."""
-    least = min(cycles.values())
-    return next(size for size, count in cycles.items() if count < least + 1e-9)
+    least = min(cycles.values()) * (1 + 1e-9)
+    return next(size for size, count in cycles.items() if count <= least)
 
 
 def _block_cycles(p: int, v: int, rows: int, vectors: int, cover: Cover, unit: int) -> float:

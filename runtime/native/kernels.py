@@ -43,6 +43,7 @@ def _matmul(product: Product) -> Work:
 # Products by generated loops; all but the weight gradients may begin a fused node.
 LOOPS: dict[str, Callable[[Product], Work]] = {
     "matmul": _matmul,
+    "panel_matmul": products.emit_matmul,
     "conv2d": convolutions.emit_conv2d,
     "conv2d_weight_grad": convolutions.emit_weight_grad,
     "pooled_input_grad": winners.emit_input_grad,

@@ -173,16 +173,16 @@ class Product:
 
 
 def emit_matmul(product: Product) -> Work:
-    """matmul, b not transposed."""
+    """matmul, b not transposed, and panel_matmul."""
     return Matmul(product).work()
 
 
 class Matmul:
     """`rows` times `width` results, a block of whose rows and columns is summed in registers.
 
-    a is [rows, terms], or with transpose_a [terms, rows]; b is [terms, width]. Where b is so wide
-    that the lines of a block's columns lie far apart, they are copied together first, for all rows
-    of blocks (see `panel_bytes`).
+    a is [rows, terms], or with transpose_a [terms, rows]; b is [terms, width], or panels of columns
+    [panels, terms, of width]. Where b is so wide that the lines of a block's columns lie far apart,
+    they are copied together first, for all rows of blocks (see `panel_bytes`).
     """
 
     def __init__(self, product: Product) -> None:
@@ -190,21 +190,24 @@ class Matmul:
         self.k, self.product = product.k, product
         self.a, self.b = product.operands
         self.rows: Int
-        if node.attrs["transpose_a"]:
+        right = node.inputs[1].shape
+        self.width, self.together = node.shape[-1], right[-1]  # columns, and those side by side
+        if node.attrs.get("transpose_a"):
             n, inner = times_rows(node.inputs[0].shape[:-1], site.rows)
-            left, self.width = node.shape
+            left = node.shape[0]
             self.rows, self.row_step, self.terms = left, 1, Loop(n * inner, left, self.width)
         else:
             n, inner = times_rows(node.shape[:-1], site.rows)
-            depth, self.width = node.inputs[1].shape
-            self.rows, self.row_step, self.terms = n * inner, depth, Loop(depth, 1, self.width)
+            depth = right[-2]
+            self.rows, self.row_step, self.terms = n * inner, depth, Loop(depth, 1, self.together)
         self._choose_blocks(self.rows if isinstance(self.rows, int) else site.most * inner)
 
     def _choose_blocks(self, most: int) -> None:
         """Sizes of a block, for `most` rows at most, and whether columns are shared out."""
-        node, vectors = self.product.node, -(-self.width // host().lanes)
+        node, vectors = self.product.node, -(-self.together // host().lanes)
         self.panel = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
-        self.by_columns = vectors > 1 and (self.width > most or self.panel is not None)
+        wide = self.width > host().lanes
+        self.by_columns = wide and (self.width > most or self.panel is not None)
         cover = spans if isinstance(self.rows, int) else evenly
         self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
         # Blocks divide the most rows there are, and one that is begun is done whole: what it makes
@@ -214,7 +217,7 @@ class Matmul:
         if cover is evenly and not self.beyond:
             cover = with_singles
             self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
-        if self.by_columns:
+        if self.by_columns and self.together == self.width:
             v = sharing(most, self.block_rows, v, vectors, cover, self.product.site.workers)
         if _large_operands(self.product) > 1:  # an update: whole lines of all it reads and writes
             v = min(LINE, vectors)
@@ -224,26 +227,34 @@ class Matmul:
     def work(self) -> Work:
         """Shared out by columns where they are many, else by rows."""
         if self.by_columns:
-            return Work(self.width, self._by_columns, self.columns)
-        return Work(self.rows, self._by_rows, self.block_rows)
+            grain = self.columns if self.together == self.width else self.together
+            return Work(self.width, lambda a, b: self._part(0, self.rows, a, b), grain)
+        return Work(self.rows, lambda a, b: self._part(a, b, 0, self.width), self.block_rows)
 
-    def _by_rows(self, begin: Int, end: Int) -> None:
-        """[begin:end, :] of the result."""
-        over_columns(
-            self.k, self.width, self.columns, lambda c, lanes: self._stripe(begin, end, c, lanes)
-        )
+    def _part(self, top: Int, bottom: Int, begin: Int, end: Int) -> None:
+        """[top:bottom, begin:end] of the result."""
+        if self.together == self.width:
+            over_columns(
+                self.k,
+                self.width,
+                self.columns,
+                lambda c, lanes: self._stripe(top, bottom, self.b.at(c), c, lanes),
+                begin,
+                end,
+            )
+            return
+        with self.k.range(begin, end, self.together) as first:
+            panel = self.b.at(first * self.product.node.inputs[1].shape[1])
+            over_columns(
+                self.k,
+                self.together,
+                self.columns,
+                lambda c, lanes: self._stripe(top, bottom, panel.at(c), first + c, lanes),
+            )
 
-    def _by_columns(self, begin: Int, end: Int) -> None:
-        """[:, begin:end] of the result."""
-
-        def stripe(column: Int, lanes: Lanes) -> None:
-            self._stripe(0, self.rows, column, lanes)
-
-        over_columns(self.k, self.width, self.columns, stripe, begin, end)
-
-    def _stripe(self, begin: Int, end: Int, column: Int, lanes: Lanes) -> None:
-        """Rows from begin to end of the columns at `lanes` from `column` on."""
-        b, terms = self.b.at(column), self.terms
+    def _stripe(self, begin: Int, end: Int, b: Array, column: Int, lanes: Lanes) -> None:
+        """Rows from begin to end of the columns at `lanes` from `column` on, of b's at the same."""
+        terms = self.terms
         if self.panel is not None:
             self._copy(b, self.panel, lanes)
             b, terms = self.panel, Loop(terms.extent, terms.a, self.columns)
@@ -279,6 +290,8 @@ def panel_bytes(node: Node, rows: int) -> int:
     That pays where the operand is wider than PANEL_WIDTH and larger than PANEL_BYTES, and has
     rows enough on its left: 0 elsewhere.
     """
+    if node.op == "panel_matmul":
+        return 0
     a, b = (x.tensor.concrete(rows) for x in node.inputs)
     terms, lines = math.prod(b[:-1]), math.prod(a[:-1])
     if node.attrs["transpose_a"]:
