@@ -46,9 +46,9 @@ PRODUCTS = ("matmul", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 def chosen_form(target: Target, node: Node, rows: int, once: bool = False) -> str:
     """The form of a product: as measured before, as the target says for all, or the favourite."""
     possible = forms(target, node, rows, once)
-    measured = target.choices.get(product_key(node))
     override = target.products if node.op == "matmul" else target.conv_form
-    for form in (measured, override):
+    measured = (target.choices.get(key) for key in (product_key(node, once), product_key(node)))
+    for form in (*measured, override):
         if form in possible:
             return form
     if override and node.op != "matmul":
@@ -56,10 +56,10 @@ def chosen_form(target: Target, node: Node, rows: int, once: bool = False) -> st
     return possible[0]
 
 
-def product_key(node: Node) -> str:
-    """What a choice is kept under: the layer, the op and how its operands lie."""
+def product_key(node: Node, once: bool = False) -> str:
+    """What a choice is kept under: the layer, the op, how its operands lie, and if one stays."""
     turned = [name for name in ("transpose_a", "transpose_b") if node.attrs.get(name)]
-    return " ".join([node.loc, node.op, *turned])
+    return " ".join([node.loc, node.op, *turned, *(["once"] if once else [])])
 
 
 def forms(target: Target, node: Node, rows: int, once: bool = False) -> tuple[str, ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from native_running import data
@@ -187,3 +191,53 @@ def test_an_epoch_takes_an_order_as_it_lies_in_memory() -> None:
             expected = exe.steps(x, y, given.astype(np.int64))
         with exe.model.state.kept():
             assert exe.steps(x, y, given) == expected
+
+
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+import gemmc
+from gemmc import *
+
+protect = ctypes.CDLL(None).mprotect
+protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+kept = []
+
+def guarded(x):
+    # The same, ending where a page begins that must not be touched.
+    pages = -(-x.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    kept.append(mmap.mmap(-1, pages + mmap.PAGESIZE))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(kept[-1]))
+    assert protect(address + pages, mmap.PAGESIZE, 0) == 0
+    y = np.frombuffer(kept[-1], x.dtype, x.size, pages - x.nbytes).reshape(x.shape)
+    y[...] = x
+    return y
+
+MODELS = {
+    "linear": ([Linear(30, 64), ReLU(), Linear(64, 3)], (30,)),
+    "wide": ([Flatten(), Linear(784, 128), ReLU(), Linear(128, 10)], (1, 28, 28)),
+    "conv": ([Conv2d(1, 8, 3, padding=1), ReLU(), MaxPool2d(2)], (1, 14, 14)),
+    "winograd": ([Conv2d(16, 16, 3), ReLU(), MaxPool2d(2)], (16, 10, 10)),
+    "relu": ([ReLU(), Linear(9, 4)], (9,)),
+    "softmax": ([Softmax()], (9,)),
+}
+layers, shape = MODELS[sys.argv[1]]
+for size in (1, 7, 16, 32, 40):
+    exe = gemmc.compile(Sequential(layers), shape, size, runtime="native", threads=2)
+    for rows in (1, 2, size - 1, size, size + 1, 2 * size + 3):
+        for dtype in (np.float32, np.uint8):
+            x = np.random.default_rng(rows).integers(0, 9, (rows, *shape)).astype(dtype)
+            assert np.array_equal(exe(guarded(x)), exe(x))
+print("read no further")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no mprotect")
+@pytest.mark.parametrize("name", ["linear", "wide", "conv", "winograd", "relu", "softmax"])
+def test_nothing_behind_the_callers_array_is_read(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "guarded.py"
+    script.write_text(GUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script), name], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "read no further\n"), done.stderr

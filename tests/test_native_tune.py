@@ -56,6 +56,22 @@ def test_choices_given_back_give_the_same_program() -> None:
     assert again.ir("order") == tuned.ir("order")
 
 
+def test_weights_that_stay_are_measured_apart() -> None:
+    """Of a training step, where they change, not all forms are possible."""
+    layers = [Linear(300, 256), ReLU(), Linear(256, 3)]
+    model = Sequential(layers, CrossEntropyLoss(), Adam())
+    tuned = gemmc.compile(model, (300,), 16, runtime="native", tune=True)
+    before = tuned.choices
+    x = np.random.default_rng(1).standard_normal((16, 300), np.float32)
+    predicted = tuned(x)
+    assert {*tuned.choices} - {*before} == {"0.Linear matmul once", "2.Linear matmul once"}
+    assert {k: tuned.choices[k] for k in before} == before
+    form = tuned.choices["0.Linear matmul once"]
+    assert form in tuned.ir("lower", "predict")
+    other = gemmc.compile(model, (300,), 16, runtime="reference")
+    np.testing.assert_allclose(predicted, other(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_given_choice_is_in_the_dump() -> None:
     choices = {"3.Linear matmul": "blas", "0.Conv2d conv2d": "im2col"}
     model = Sequential([Conv2d(2, 4, 3), ReLU(), Flatten(), Linear(144, 5)], CrossEntropyLoss())

@@ -26,7 +26,7 @@ TURNS = 4  # turns of a longer loop that are written out as one, so that its bra
 TURN_TERMS = 32  # multiply-adds that turns are joined up to: a block of as many hides its branch
 MOST_ROWS, MOST_VECTORS = 28, 8  # of a block: 28 accumulators and 1 of b fit into 32 registers
 IN_FLIGHT = 8  # accumulators that keep two multiply-adds a cycle of latency 4 going
-MOST_PARTS = 4  # of a sum
+MOST_PARTS = 4  # of which a sum is made at most, to have enough accumulators in flight
 
 Lanes = Sequence[tuple[int, int]]  # (start, lanes) of the vectors of a block, in elements
 

@@ -193,8 +193,14 @@ def add_apply(m: Module) -> None:
 def _apply_batch(
     m: Module, k: Function, context: Mapping[str, Value], own: Value, start: Int, rows: Value
 ) -> None:
-    """The batch of x's rows from `start` on. Floats are read where they are, if only read."""
-    copied = k.constant(1, "i1") if not m.keeps_x else context["bytes"].equals(1)
+    """The batch of x's rows from `start` on.
+
+    Floats are read where they are, if they are only read and the batch is whole: of one that is
+    not, a product reads rows that nobody has (`Matmul.beyond`), for which the arena has room.
+    """
+    copied = k.constant(1, "i1")
+    if m.keeps_x:
+        copied = context["bytes"].equals(1) | (rows < m.plan.rows)
     take = _taking(m)
     with k.when(copied):
         work = Work(rows, lambda a, b: _gather(m, k, context, start, a, b, False))
@@ -208,7 +214,7 @@ def _apply_batch(
 
 
 def _taking(m: Module) -> Call:
-    """The copy of a batch's inputs to where the arena has room for them."""
+    """The copy of a batch's inputs to where the arena has room for them, as `meetings` sees it."""
     place = m.plan.inputs.get("x")
     seconds = _row_bytes(m) * m.plan.rows / BYTES
     return Call("take", seconds < SMALL, touches=([], [place.buffer] if place else []))

@@ -191,7 +191,7 @@ class Matmul:
         self.a, self.b = product.operands
         self.rows: Int
         right = node.inputs[1].shape
-        self.width, self.together = node.shape[-1], right[-1]  # columns, and those side by side
+        self.width, self.line = node.shape[-1], right[-1]  # columns, and those of a line of b
         if node.attrs.get("transpose_a"):
             n, inner = times_rows(node.inputs[0].shape[:-1], site.rows)
             left = node.shape[0]
@@ -199,65 +199,68 @@ class Matmul:
         else:
             n, inner = times_rows(node.shape[:-1], site.rows)
             depth = right[-2]
-            self.rows, self.row_step, self.terms = n * inner, depth, Loop(depth, 1, self.together)
+            self.rows, self.row_step, self.terms = n * inner, depth, Loop(depth, 1, self.line)
         self._choose_blocks(self.rows if isinstance(self.rows, int) else site.most * inner)
 
     def _choose_blocks(self, most: int) -> None:
         """Sizes of a block, for `most` rows at most, and whether columns are shared out."""
-        node, vectors = self.product.node, -(-self.together // host().lanes)
-        self.panel = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
+        node, vectors = self.product.node, -(-self.line // host().lanes)
+        self.copied = scratch(self.product) if panel_bytes(node, self.product.site.most) else None
         wide = self.width > host().lanes
-        self.by_columns = wide and (self.width > most or self.panel is not None)
+        self.by_columns = wide and (self.width > most or self.copied is not None)
         cover = spans if isinstance(self.rows, int) else evenly
         self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
-        # Blocks divide the most rows there are, and one that is begun is done whole: what it makes
-        # of rows beyond the batch's, nobody reads. In a region those are rows of other tiles.
+        # Blocks divide the most rows there are, and one that is begun is done whole: it reads rows
+        # beyond the batch's, for which there must be room, and what it makes of them, nobody reads.
+        # In a region those are rows of other tiles.
         alone = isinstance(self.product.site.row, int)
         self.beyond = cover is evenly and alone and self.block_rows * v >= min(FEW, most * vectors)
         if cover is evenly and not self.beyond:
             cover = with_singles
             self.block_rows, v = blocking(most, vectors, cover, in_parts=True)
-        if self.by_columns and self.together == self.width:
+        if self.by_columns and not self._in_panels:
             v = sharing(most, self.block_rows, v, vectors, cover, self.product.site.workers)
         if _large_operands(self.product) > 1:  # an update: whole lines of all it reads and writes
             v = min(LINE, vectors)
             self.block_rows, self.beyond = max(1, UPDATED // v), False
         self.columns = v * host().lanes
 
+    @property
+    def _in_panels(self) -> bool:
+        """Whether b's columns are divided among several panels."""
+        return self.line != self.width
+
     def work(self) -> Work:
         """Shared out by columns where they are many, else by rows."""
         if self.by_columns:
-            grain = self.columns if self.together == self.width else self.together
+            grain = self.line if self._in_panels else self.columns
             return Work(self.width, lambda a, b: self._part(0, self.rows, a, b), grain)
         return Work(self.rows, lambda a, b: self._part(a, b, 0, self.width), self.block_rows)
 
     def _part(self, top: Int, bottom: Int, begin: Int, end: Int) -> None:
         """[top:bottom, begin:end] of the result."""
-        if self.together == self.width:
-            over_columns(
-                self.k,
-                self.width,
-                self.columns,
-                lambda c, lanes: self._stripe(top, bottom, self.b.at(c), c, lanes),
-                begin,
-                end,
-            )
+        k = self.k
+        if not self._in_panels:
+
+            def stripe(column: Int, lanes: Lanes) -> None:
+                self._stripe(top, bottom, self.b.at(column), column, lanes)
+
+            over_columns(k, self.width, self.columns, stripe, begin, end)
             return
-        with self.k.range(begin, end, self.together) as first:
+        with k.range(begin, end, self.line) as first:
             panel = self.b.at(first * self.product.node.inputs[1].shape[1])
-            over_columns(
-                self.k,
-                self.together,
-                self.columns,
-                lambda c, lanes: self._stripe(top, bottom, panel.at(c), first + c, lanes),
-            )
+
+            def inside(column: Int, lanes: Lanes) -> None:
+                self._stripe(top, bottom, panel.at(column), first + column, lanes)
+
+            over_columns(k, self.line, self.columns, inside)
 
     def _stripe(self, begin: Int, end: Int, b: Array, column: Int, lanes: Lanes) -> None:
-        """Rows from begin to end of the columns at `lanes` from `column` on, of b's at the same."""
+        """Rows from begin to end of the columns at `lanes` from `column` on, where b begins."""
         terms = self.terms
-        if self.panel is not None:
-            self._copy(b, self.panel, lanes)
-            b, terms = self.panel, Loop(terms.extent, terms.a, self.columns)
+        if self.copied is not None:
+            self._copy(b, self.copied, lanes)
+            b, terms = self.copied, Loop(terms.extent, terms.a, self.columns)
 
         def block(row: Int, count: int) -> None:
             offsets = [p * self.row_step for p in range(count)]

@@ -29,7 +29,7 @@ from .timing import profile
 from .workers import Workers
 
 ENTRIES = ("prepare", "run", "predict", "epoch", "apply")
-BYTES, FLOATS = np.dtype(np.uint8), np.dtype(np.float32)
+UINT8, FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 class Context(ctypes.Structure):
@@ -90,7 +90,8 @@ class NativeProgram:
         self._array = as_arrays(self.plan, self.arena)
         self._slots: dict[int, Slots] = {}
         self._prepared: int | None = None  # for which version of the model's arrays
-        self._context = Context(address(self.arena), self.base, address(self._meet))
+        places = {"arena": address(self.arena), "state": self.base, "meet": address(self._meet)}
+        self._context = Context(**places)
         self._context_address = ctypes.addressof(self._context)
 
     def _module(self, offsets: Mapping[str, int], workers: int, timed: bool) -> Module:
@@ -157,7 +158,7 @@ class NativeProgram:
     def takes(self, x: np.ndarray, y: np.ndarray | None = None) -> bool:
         """Whether `epoch` or `apply` can read rows of these arrays without a conversion."""
         fits = y is None or y.dtype == self.plan.inputs["y"].type.numpy
-        return fits and x.dtype in (FLOATS, BYTES)
+        return fits and x.dtype in (FLOAT32, UINT8)
 
     @cached_property
     def call_rows(self) -> int:
@@ -207,7 +208,7 @@ class NativeProgram:
     def _give(self, x: np.ndarray, count: int) -> None:
         """Tells where the rows of x are, and how many the call is about."""
         context = self._context
-        context.x, context.count, context.bytes = address(x), count, x.dtype == BYTES
+        context.x, context.count, context.bytes = address(x), count, x.dtype == UINT8
 
 
 def form(node: Node) -> str:

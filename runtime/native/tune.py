@@ -29,11 +29,14 @@ def measure_forms(
     graph = run_passes(program)["pack"]
     once = Once(graph, program.storage)
     for node in graph.nodes:
-        key = product_key(node)
-        if node.op not in PRODUCTS or key in known or key in found:
+        if node.op not in PRODUCTS:
             continue
         kept = [x for x in node.inputs if once(x)]
-        possible = forms(program.target, node, program.rows, node.inputs[1] in kept)
+        stays = node.inputs[1] in kept
+        key = product_key(node, stays)
+        if key in known or key in found:
+            continue
+        possible = forms(program.target, node, program.rows, stays)
         if len(possible) > 1 and time.perf_counter() < end:
             found[key] = _fastest(program, node, kept, possible, threads)
     return found
@@ -54,9 +57,8 @@ def _seconds(
 
     They have zeros where the program's have some. What `kept` has is the same for all batches.
     """
-    target = replace(
-        program.target, choices={product_key(node): form}, products=None, conv_form=None
-    )
+    choices = {product_key(node, node.inputs[1] in kept): form}
+    target = replace(program.target, choices=choices, products=None, conv_form=None)
     graph, operands = _alone(node)
     stored = {k: x.tensor.concrete(program.rows) for k, x in operands.items() if x in kept}
     alone = Program(graph, program.rows, target=target, storage=dict.fromkeys(stored))

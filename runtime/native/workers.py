@@ -66,21 +66,19 @@ class Pool:
 
 
 class _Own(threading.local):
-    """The pools of a Python thread, by count."""
+    """The pools of a Python thread, by process and count: a forked process has no threads."""
 
     def __init__(self) -> None:
-        self.pools: dict[int, Pool] = {}
+        self.pools: dict[tuple[int, int], Pool] = {}
 
 
 _own = _Own()
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of the threads. Its one is the one that forked.
-    os.register_at_fork(after_in_child=lambda: _own.pools.clear())
 
 
 def pool(count: int) -> Pool:
     """This thread's pool of so many workers."""
-    return _own.pools.get(count) or _own.pools.setdefault(count, Pool(count))
+    key = os.getpid(), count
+    return _own.pools.get(key) or _own.pools.setdefault(key, Pool(count))
 
 
 @cache
