@@ -39,19 +39,24 @@ def tile(graph: Graph, rows: int, target: Target) -> Graph:
         if not _on_images(group[0]) or all(n.op in VIEWS for n in group):
             return None
         size = tile_rows(group, rows, target)
-        if target.shards > 1:
-            size = min(size, -(-rows // target.shards))
         return ("region", {"tile": size}) if size < rows else None
 
     return outline(graph, clusters.groups(), region, remade)
 
 
 def tile_rows(group: Sequence[Node], rows: int, target: Target) -> int:
-    """How many rows go through a group together: as many as the cache holds, in equal tiles."""
+    """How many rows go through a group together.
+
+    As many as the cache holds, or fewer, down to half of that, where shards then have as little as
+    possible to do: whole tiles each.
+    """
     widest = max(_row_bytes(n) for n in group)
-    fitting = max(1, target.cache_bytes // max(1, widest))
-    tiles = -(-rows // min(rows, fitting))
-    return -(-rows // tiles)
+    most = min(target.cache_bytes // max(1, widest), -(-rows // target.shards))
+
+    def share(size: int) -> int:
+        return min(rows, -(-rows // (size * target.shards)) * size)
+
+    return min(range(max(1, most), most // 2, -1), key=share)
 
 
 def sums_rows(node: Node) -> bool:
