@@ -47,16 +47,20 @@ def tile(graph: Graph, rows: int, target: Target) -> Graph:
 def tile_rows(group: Sequence[Node], rows: int, target: Target) -> int:
     """How many rows go through a group together.
 
-    As many as the cache holds, or fewer, down to half of that, where shards then have as little as
-    possible to do: whole tiles each.
+    As many as the cache holds, in equal tiles; where there are sums, shards of the rows are what is
+    shared out. Elsewhere tiles are: then fewer, down to half, if no share is as large that way.
     """
     widest = max(_row_bytes(n) for n in group)
-    most = min(target.cache_bytes // max(1, widest), -(-rows // target.shards))
+    fitting = max(1, target.cache_bytes // max(1, widest))
+    most = min(fitting, -(-rows // target.shards))
+    if any(map(sums_rows, group)):
+        tiles = -(-rows // min(rows, fitting))
+        return min(most, -(-rows // tiles))
 
     def share(size: int) -> int:
         return min(rows, -(-rows // (size * target.shards)) * size)
 
-    return min(range(max(1, most), most // 2, -1), key=share)
+    return min(range(most, most // 2, -1), key=share)
 
 
 def sums_rows(node: Node) -> bool:
