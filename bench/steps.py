@@ -7,8 +7,9 @@ of it: a `Result` a network, whose `facts` tell it from the others.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,31 +44,30 @@ def add_arguments(parser: argparse.ArgumentParser, rounds: int, seconds: float) 
 
 def times(network: Network, opened: Mapping[str, Process], chosen: argparse.Namespace) -> Result:
     """What training steps of a network take; `opened` are contenders' processes by name."""
-    batch, threads, (x, y) = network.batch, network.threads, network.data
-    task = task_of(
-        network.model,
-        {"x": x, "y": y},
-        batch=batch,
-        threads=threads,
-        rows=len(x),
-        runtime=chosen.runtime,
-    )
-    with saved(task) as path:
-        for process in opened.values():
-            process.prepare(path)
+    pieces = prepare(network, opened.values(), chosen.runtime)
     seconds, others = measure(opened, chosen.repeat, chosen.seconds)
     contenders = tuple(
-        Contender(name, seconds=tuple((taken / task.pieces).tolist()))
-        for name, taken in seconds.items()
+        Contender(name, seconds=tuple((taken / pieces).tolist())) for name, taken in seconds.items()
     )
     warnings, runtime = noise.warnings(contenders, others), chosen.runtime
     return Result(
-        *(network.kind, network.title, "train", batch, threads, runtime),
+        *(network.kind, network.title, "train", network.batch, network.threads, runtime),
         epochs=0,
         contenders=contenders,
         warnings=warnings,
         facts=network.facts,
     )
+
+
+def prepare(network: Network, contenders: Iterable[Process], runtime: str) -> int:
+    """Has contenders make a network, with its data; the steps that a piece of their work has."""
+    batch, threads, (x, y) = network.batch, network.threads, network.data
+    made: dict[str, Any] = {"batch": batch, "threads": threads, "runtime": runtime}
+    task = task_of(network.model, {"x": x, "y": y}, rows=len(x), **made)
+    with saved(task) as path:
+        for process in contenders:
+            process.prepare(path)
+    return task.pieces
 
 
 def doubts(results: Sequence[Result], name: Callable[[Result], str]) -> list[str]:

@@ -150,7 +150,9 @@ def test_what_cannot_be_measured_is_refused_in_a_line(
 
 
 @pytest.mark.slow
-def test_a_sweep_and_scaling_measure_and_keep_every_round(tmp_path: Path) -> None:
+def test_a_sweep_and_scaling_measure_and_keep_every_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick = ["--repeat", "2", "--seconds", "0.001", "--threads", "1"]
     file = tmp_path / "made.json"
     assert bench(["sweep", "--only", "8,47", "--compiled", "0", "--json", str(file), *quick]) == 0
@@ -158,9 +160,11 @@ def test_a_sweep_and_scaling_measure_and_keep_every_round(tmp_path: Path) -> Non
     assert [r.facts["number"] for r in results] == [8, 47]
     assert all(len(c.seconds) == 2 for r in results for c in r.contenders)
     assert all(r.ratio(TUNED).median > 0 for r in results)
-    few = ["--batches", "8", "--channels", "4", "--batch", "16"]
-    assert bench(["scaling", "--json", str(file), *few, *quick]) == 0
-    assert {point_of(r) for r in load(file).results} == {(8, 16, 1), (16, 4, 1), (16, 16, 1)}
+    few = [*quick, "--batches", "8", "--channels", "4", "--batch", "16", "--threads", "2"]
+    assert bench(["scaling", "--json", str(file), *few]) == 0
+    points = {point_of(r) for r in load(file).results}
+    assert points == {(8, 16, 2), (16, 4, 2), (16, 16, 2), (16, 16, 1)}
+    assert "in turns, on 2 threads and on one: " in capsys.readouterr().out
 
 
 def test_a_network_that_is_computed_otherwise_stops_the_sweep(
