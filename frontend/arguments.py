@@ -61,7 +61,10 @@ def number(
         wanted = f"a number from {least:g} to {'below ' if open_end else ''}{most:g}"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise CompileError(f"{owner}: {name}: got {value!r}, expected {wanted}")
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError:  # an integer too large for one
+        x = math.inf
     if not math.isfinite(x) or not least <= x <= most or (open_end and x == most):
         raise CompileError(f"{owner}: {name}: got {value!r}, expected {wanted}")
     return x

@@ -27,7 +27,7 @@ class CompiledIn:
         self._as_they_were = [dict(d) for d in self._attributes]
 
     def changed(self) -> str:
-        """What hyper-parameter has another value by now; "" if none has."""
+        """What hyper-parameter has another value by now, or is new; "" if all are as they were."""
         if not self._has_mutable and self._untouched():
             return ""
         now = self._model.hyper_parameters()
@@ -37,7 +37,8 @@ class CompiledIn:
             other = now.get(name)
             if other is not value and not np.array_equal(other, value):
                 return f"{name}: got {other!r}, but {value!r} is compiled in"
-        return ""
+        new = [name for name in now if name not in self._values]
+        return f"{new[0]}: got {now[new[0]]!r}, but no such thing is compiled in" if new else ""
 
     def _untouched(self) -> bool:
         """Whether all attributes are what they were: quick, and nearly always so."""

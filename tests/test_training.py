@@ -303,7 +303,12 @@ def test_the_summary_writes_layers_as_one_writes_them() -> None:
 
 @pytest.mark.parametrize(
     ("part", "attribute", "value"),
-    [("optimizer", "betas", (0.5, 0.9)), ("optimizer", "eps", 1e-3), ("layer", "p", 0.1)],
+    [
+        ("optimizer", "betas", (0.5, 0.9)),
+        ("optimizer", "eps", 1e-3),
+        ("optimizer", "learning_rate", 1e-3),  # it is `lr`
+        ("layer", "p", 0.1),
+    ],
 )
 def test_a_hyper_parameter_changed_after_compiling_is_refused(part, attribute, value) -> None:
     layers = [Linear(2, 4), Dropout(0.5), Linear(4, 3)]
