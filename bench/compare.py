@@ -32,7 +32,7 @@ from .rounds import Process, Unable, add_settings, check_arguments, measure, pro
 from .tables import table
 
 SITTINGS = 2  # of processes that take turns: the second are started anew
-REPEAT = 14  # rounds; a turn of each contender
+REPEAT = 42  # rounds, a turn of each contender: 14 can fall into one slow spell of the machine
 PLANE = 80  # points along a side of the plane of a model of points
 MARGIN = 0.1  # of the points' range, around them
 
