@@ -42,7 +42,7 @@ def _fashion() -> None:
     history = executable.fit(X[kept:], y[kept:], X[:kept], y[:kept], epochs=8, verbose=1)
     _result(executable, history.seconds, *executable.evaluate(X_test, y_test))
     _beside_blas(X, y)
-    print("\nwhere a training step's time goes, forward and backward ('), in ms:\n")
+    print("\nwhere a training step's time goes, forward and backward ('), in us:\n")
     print(executable.profile(X[:32], y[:32]).by_layer())
 
 
